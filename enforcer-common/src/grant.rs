@@ -1,0 +1,77 @@
+//! Grants and destinations: what a workload may reach.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Addr, Port};
+
+/// `validUntil` of a grant without an end, and the answer of a clock that cannot expire anything.
+pub const FOREVER: u64 = u64::MAX;
+
+/// Tunnels a node can have: the bits of [`Grant::gateways`].
+pub const MAX_TUNNELS: u32 = 64;
+
+/// Key of `GRANTS`: workload × destination × protocol × port.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd,
+)]
+pub struct GrantKey {
+    pub service: Addr,
+    pub workload: u32,
+    pub port: Port,
+    /// IP protocol number, 6 or 17.
+    pub protocol: u8,
+    pub pad: u8,
+}
+abi!(GrantKey, 24);
+
+/// Value of `GRANTS`. Present with no gateway: *pending*.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+pub struct Grant {
+    /// Nanoseconds of `CLOCK_BOOTTIME`; [`FOREVER`] where the connection has no `validUntil`.
+    pub valid_until_ns: u64,
+    /// Bit n: the gateway behind tunnel slot n has acknowledged this grant.
+    pub gateways: u64,
+    /// Key of `GRANT_STATS`. Unique for the life of the pins.
+    pub id: u32,
+    /// Number of the connection that is charged; user space knows its name.
+    pub connection: u32,
+}
+abi!(Grant, 24);
+
+/// Value of `GRANT_STATS`, per CPU. Made by the kernel when the first packet passes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+pub struct GrantStats {
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    pub flows: u64,
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
+    pub last_ns: u64,
+}
+abi!(GrantStats, 48);
+
+/// Key of `DESTINATIONS`. With port and protocol 0: the address is allocated; else: the port is offered.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd,
+)]
+pub struct DestinationKey {
+    pub service: Addr,
+    pub port: Port,
+    pub protocol: u8,
+    pub pad: u8,
+}
+abi!(DestinationKey, 20);
+
+/// Value of `DESTINATIONS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+pub struct Destination {
+    /// Number of the destination; user space knows its name.
+    pub number: u32,
+}
+abi!(Destination, 4);

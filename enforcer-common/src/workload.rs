@@ -1,0 +1,54 @@
+//! Workloads: who sends.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Addr;
+
+/// Key of `WIRE`: who speaks on a host-side interface with this source address.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd,
+)]
+pub struct WireKey {
+    pub address: Addr,
+    /// Host side of the pod's veth, in the host's network namespace.
+    pub ifindex: u32,
+}
+abi!(WireKey, 20);
+
+/// Value of `WIRE`, `NETNS` and `CGROUPS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+pub struct Workload {
+    /// Workload address of each family; [`Addr::NONE`] while none is assigned (no grant).
+    pub address4: Addr,
+    pub address6: Addr,
+    /// Unique for the life of the pins, never given to another pod.
+    pub id: u32,
+    /// [`NOT_GUARDABLE`] or 0.
+    pub flags: u32,
+}
+abi!(Workload, 40);
+
+/// The pod has a way out that no wire hook sees: refused everything.
+pub const NOT_GUARDABLE: u32 = 1;
+
+impl Workload {
+    /// Workload address for a packet of the family of `like`.
+    #[inline(always)]
+    pub const fn address_like(&self, like: &Addr) -> Addr {
+        if like.is_v4() { self.address4 } else { self.address6 }
+    }
+}
+
+/// Value of `PLACES` (key: workload address): where the pod behind a workload address is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+pub struct Place {
+    /// Pod address; the node's tunnel address for hostNetwork pods.
+    pub address: Addr,
+    /// Host side of the pod's veth; 0 for hostNetwork pods (deliver to the local stack).
+    pub ifindex: u32,
+    pub workload: u32,
+}
+abi!(Place, 24);

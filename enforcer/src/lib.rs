@@ -1,0 +1,12 @@
+//! enforcer: ServiceConnections, decided in the kernel.
+//!
+//! One direction of data: `source` → `store` → `resolve` → `compile` → `reconcile` → `datapath` and `tunnel`.
+
+pub mod datapath;
+pub mod model;
+pub mod resolve;
+pub mod state;
+pub mod tunnel;
+
+/// The BPF object, as built together with this crate.
+pub static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT"));

@@ -1,0 +1,410 @@
+//! The objects that people write, as they stand in YAML: Kubernetes' own and those of `enforcer.dev/v1alpha1`.
+//!
+//! Types only know their shape. What a valid object is beyond its shape is decided in `validate`; nothing here does
+//! I/O.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Group and version of our kinds.
+pub const API_VERSION: &str = "enforcer.dev/v1alpha1";
+
+/// Every kind that a source can deliver.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Kind {
+    Namespace,
+    Pod,
+    ServiceConnection,
+    KeyValueStore,
+    MySQL,
+    MySQLDatabase,
+    Postgres,
+    PostgresDatabase,
+    Application,
+    TunnelGateway,
+    TunnelNode,
+}
+
+impl Kind {
+    pub const ALL: &[Self] = &[
+        Self::Namespace,
+        Self::Pod,
+        Self::ServiceConnection,
+        Self::KeyValueStore,
+        Self::MySQL,
+        Self::MySQLDatabase,
+        Self::Postgres,
+        Self::PostgresDatabase,
+        Self::Application,
+        Self::TunnelGateway,
+        Self::TunnelNode,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::ServiceConnection => "ServiceConnection",
+            Self::KeyValueStore => "KeyValueStore",
+            Self::MySQL => "MySQL",
+            Self::MySQLDatabase => "MySQLDatabase",
+            Self::Postgres => "Postgres",
+            Self::PostgresDatabase => "PostgresDatabase",
+            Self::Application => "Application",
+            Self::TunnelGateway => "TunnelGateway",
+            Self::TunnelNode => "TunnelNode",
+        }
+    }
+
+    /// Cluster-scoped kinds have no namespace.
+    pub const fn namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::TunnelGateway | Self::TunnelNode)
+    }
+
+    /// Kinds that have an address of their own: instances, not the logical databases on them.
+    pub const fn is_instance(self) -> bool {
+        matches!(self, Self::KeyValueStore | Self::MySQL | Self::Postgres)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Names one object. `namespace` is empty for cluster-scoped kinds.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct ObjectKey {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl ObjectKey {
+    pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// `Kind namespace/name`, `Kind name` for cluster-scoped kinds.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+pub type Labels = BTreeMap<String, String>;
+
+/// The part of Kubernetes' `ObjectMeta` that is used.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: Labels,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
+}
+
+/// Kubernetes' `LabelSelector`; empty selects all.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelSelector {
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: Labels,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Requirement {
+    pub key: String,
+    pub operator: Operator,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServicePort {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    pub port: u16,
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// `port` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    pub address: IpAddr,
+}
+
+/// Spec of KeyValueStore, MySQL and Postgres.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InstanceSpec {
+    /// Names of TunnelGateways.
+    pub gateways: Vec<String>,
+    /// The kind's default port where absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ServicePort>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Spec of MySQLDatabase and PostgresDatabase.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSpec {
+    pub instance: String,
+    pub database: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceConnectionSpec {
+    pub source: ConnectionSource,
+    pub destination: DestinationRef,
+    /// Fewer than the destination offers; all where absent. Refers to ports by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortRef>,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortRef {
+    pub port: u16,
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConnectionSource {
+    pub kind: SourceKind,
+    pub name: String,
+    /// Absent: every pod. Not allowed for an Application, which has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+    /// Absent: every namespace that the gateway's authority allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum SourceKind {
+    KubernetesCluster,
+    Application,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestinationRef {
+    /// One of the five destination kinds.
+    pub kind: Kind,
+    pub name: String,
+    /// Only ever the object's own; any other is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationSpec {
+    pub pod_selector: LabelSelector,
+    #[serde(default)]
+    pub services: Vec<ServiceReference>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceReference {
+    pub name: String,
+    pub target: DestinationRef,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TunnelGatewaySpec {
+    /// WireGuard public key, base64.
+    pub public_key: String,
+    /// `address:port` of the tunnel's UDP socket.
+    pub endpoints: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Namespaces whose destinations may use it.
+    #[serde(default)]
+    pub allowed_namespaces: Vec<String>,
+    #[serde(default)]
+    pub allowed_backends: Vec<AllowedBackend>,
+    #[serde(default)]
+    pub source_mode: SourceMode,
+    #[serde(default, rename = "guardedCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub guarded_cidrs: Vec<String>,
+    #[serde(default)]
+    pub cross_namespace_sources: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceMode {
+    #[default]
+    Masquerade,
+    Preserve,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedBackend {
+    pub cidr: String,
+    pub ports: Vec<AllowedPorts>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AllowedPorts {
+    pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_port: Option<u16>,
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TunnelNodeSpec {
+    /// WireGuard public key, base64.
+    pub public_key: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+}
+
+/// The part of a Pod that is used. A Pod is Kubernetes' object: fields that we do not know are no error.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    #[serde(default)]
+    pub node_name: String,
+    #[serde(default)]
+    pub host_network: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    #[serde(default, rename = "podIPs")]
+    pub pod_ips: Vec<PodIp>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PodIp {
+    pub ip: IpAddr,
+}
+
+/// Where a standalone pod's network namespace is: a name below `/run/netns` or a path.
+pub const NETNS_ANNOTATION: &str = "enforcer.dev/netns";
+/// Where a standalone hostNetwork pod's cgroup is: an absolute path.
+pub const CGROUP_ANNOTATION: &str = "enforcer.dev/cgroup";
+
+/// One object, whatever its kind.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Object {
+    pub metadata: Metadata,
+    pub spec: Spec,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Spec {
+    Namespace,
+    Pod(PodSpec, PodStatus),
+    ServiceConnection(ServiceConnectionSpec),
+    KeyValueStore(InstanceSpec),
+    MySQL(InstanceSpec),
+    Postgres(InstanceSpec),
+    MySQLDatabase(DatabaseSpec),
+    PostgresDatabase(DatabaseSpec),
+    Application(ApplicationSpec),
+    TunnelGateway(TunnelGatewaySpec),
+    TunnelNode(TunnelNodeSpec),
+}
+
+impl Object {
+    pub const fn kind(&self) -> Kind {
+        match &self.spec {
+            Spec::Namespace => Kind::Namespace,
+            Spec::Pod(..) => Kind::Pod,
+            Spec::ServiceConnection(_) => Kind::ServiceConnection,
+            Spec::KeyValueStore(_) => Kind::KeyValueStore,
+            Spec::MySQL(_) => Kind::MySQL,
+            Spec::Postgres(_) => Kind::Postgres,
+            Spec::MySQLDatabase(_) => Kind::MySQLDatabase,
+            Spec::PostgresDatabase(_) => Kind::PostgresDatabase,
+            Spec::Application(_) => Kind::Application,
+            Spec::TunnelGateway(_) => Kind::TunnelGateway,
+            Spec::TunnelNode(_) => Kind::TunnelNode,
+        }
+    }
+
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.kind(), &self.metadata.namespace, &self.metadata.name)
+    }
+
+    /// The instance spec, where this is an instance.
+    pub const fn instance(&self) -> Option<&InstanceSpec> {
+        match &self.spec {
+            Spec::KeyValueStore(spec) | Spec::MySQL(spec) | Spec::Postgres(spec) => Some(spec),
+            _ => None,
+        }
+    }
+}
