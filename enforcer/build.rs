@@ -29,7 +29,10 @@ fn main() {
         .arg(&target_dir)
         .current_dir(workspace)
         // BTF is what `bpftool` and CO-RE read; the rest is the same as aya's own build.
-        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "--cfg=bpf_target_arch=\"x86_64\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf",
+        )
         .output()
         .expect("rustup runs (see `cargo xtask setup`)");
     assert!(

@@ -2,10 +2,12 @@
 //!
 //! One direction of data: `source` → `store` → `resolve` → `compile` → `reconcile` → `datapath` and `tunnel`.
 
+pub mod control;
 pub mod datapath;
 pub mod model;
 pub mod resolve;
 pub mod state;
+pub mod store;
 pub mod tunnel;
 
 /// The BPF object, as built together with this crate.

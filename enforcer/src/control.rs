@@ -1,0 +1,58 @@
+//! The control socket (unix, mode 0600) of a role: what it knows and what it sees, for `status`, `get`, `describe`
+//! and `monitor`.
+//!
+//! A request is one JSON line, the answer one JSON line; `monitor` answers with a line an event until the client goes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    model::ObjectKey,
+    resolve::Resolved,
+    state::{ObjectStatus, State},
+    store::Snapshot,
+};
+
+/// What a role publishes after every cycle; the socket answers from the latest.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    pub snapshot: Arc<Snapshot>,
+    pub resolved: Arc<Resolved>,
+    pub state: Option<Arc<State>>,
+    /// What this role knows of single objects, on top of the controller's status.
+    pub object_status: BTreeMap<ObjectKey, ObjectStatus>,
+    /// `status -o json`: the role's own health. Free form, but `role`, `name` and `conditions` are always there.
+    pub role: Value,
+}
+
+/// One line of `monitor`: an event of the kernel with names instead of numbers.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MonitorEvent {
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// `denied`, `opened`, `reset`.
+    pub kind: String,
+    /// `connect`, `from_pod`, …
+    pub hook: String,
+    /// Name of the drop reason; empty for none.
+    pub reason: String,
+    pub protocol: String,
+    pub source: String,
+    pub source_port: u16,
+    pub destination: String,
+    pub destination_port: u16,
+    /// `namespace/name` of the pod; empty where it is not known.
+    pub pod: String,
+    /// `Kind namespace/name`; empty where there is none at this address.
+    pub destination_name: String,
+    /// `namespace/name` of the ServiceConnection that is charged, or that came nearest.
+    pub connection: String,
+    /// Why in words: the first term that failed of the connection that came nearest.
+    pub explanation: String,
+    pub pid: u32,
+    pub process: String,
+    pub interface: u32,
+}

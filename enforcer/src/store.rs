@@ -1,0 +1,39 @@
+//! What the sources have told: the last good object of every name, and what is wrong with the rest.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use crate::model::{Object, ObjectKey};
+
+/// One consistent view. Sources publish it through a `tokio::sync::watch` channel.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Grows with every change.
+    pub revision: u64,
+    pub objects: BTreeMap<ObjectKey, Arc<Object>>,
+    /// What could not be taken over; the last good state of those objects is in `objects`.
+    pub problems: Vec<Problem>,
+}
+
+/// One refusal, for a person.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Problem {
+    /// File (or other origin) without the folder.
+    pub origin: String,
+    /// Object as far as it is known: `ServiceConnection shop/cart`, `document 2`.
+    pub object: String,
+    /// Path of the field, `spec.source.kind`; empty where the whole document is meant.
+    pub field: String,
+    /// What is there and what was expected.
+    pub message: String,
+}
+
+/// `orders.yaml: Postgres shop/orders: spec.ports[0].port: 0 is not a port, expected 1 to 65535`
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: ", self.origin, self.object)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
