@@ -3,6 +3,9 @@
 //! Behind [`Datapath`] stand the real maps (`kernel`), a fake, and one that injects faults. Only `datapath/` names
 //! `aya`.
 
+pub mod fake;
+pub mod gateway;
+
 use std::collections::BTreeMap;
 
 use enforcer_common::{
@@ -56,6 +59,33 @@ pub enum Op {
     RemoveNetns(u64),
     SetCgroup(u64, Workload),
     RemoveCgroup(u64),
+}
+
+impl Op {
+    /// Whether it takes something away: held back until every source has given its initial list.
+    pub const fn is_removal(&self) -> bool {
+        match self {
+            Self::SetConfig(..)
+            | Self::SetGuard(..)
+            | Self::SetTunnel(..)
+            | Self::SetEndpoint(..)
+            | Self::SetDestination(..)
+            | Self::SetGrant(..)
+            | Self::SetPlace(..)
+            | Self::SetWire(..)
+            | Self::SetNetns(..)
+            | Self::SetCgroup(..) => false,
+            Self::RemoveGuard(..)
+            | Self::RemoveTunnel(..)
+            | Self::RemoveEndpoint(..)
+            | Self::RemoveDestination(..)
+            | Self::RemoveGrant(..)
+            | Self::RemovePlace(..)
+            | Self::RemoveWire(..)
+            | Self::RemoveNetns(..)
+            | Self::RemoveCgroup(..) => true,
+        }
+    }
 }
 
 /// A node's maps.

@@ -5,6 +5,7 @@
 pub mod control;
 pub mod datapath;
 pub mod model;
+pub mod reconcile;
 pub mod resolve;
 pub mod state;
 pub mod store;
