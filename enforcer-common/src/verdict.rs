@@ -76,6 +76,7 @@ numbered! {
 }
 
 /// What is known when the verdict is made. `None` and `false` also stand for "could not be looked up".
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent question of the ladder")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Facts {
     pub guarded: bool,

@@ -2,11 +2,15 @@
 //!
 //! One direction of data: `source` → `store` → `resolve` → `compile` → `reconcile` → `datapath` and `tunnel`.
 
+pub mod cgroup;
 pub mod control;
 pub mod datapath;
 pub mod model;
+pub mod netlink;
+pub mod netns;
 pub mod reconcile;
 pub mod resolve;
+pub mod sockdiag;
 pub mod state;
 pub mod store;
 pub mod tunnel;

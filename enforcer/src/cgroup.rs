@@ -1,0 +1,40 @@
+//! cgroups: the only thing that tells hostNetwork pods apart.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Id of a cgroup (v2), as `bpf_get_current_cgroup_id` and `bpf_skb_cgroup_id` see it: the inode of its folder.
+pub fn id(path: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(path)?.ino())
+}
+
+/// Where cgroup v2 is mounted: alone, or beside v1 on hybrid systems.
+pub fn root() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    root_of(&mounts)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cgroup v2 is not mounted anywhere"))
+}
+
+fn root_of(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_device, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| path.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_v2_hierarchy_is_found_on_hybrid_systems() {
+        let mounts =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(root_of(mounts), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(root_of("proc /proc proc rw 0 0\n"), None);
+    }
+}
