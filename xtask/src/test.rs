@@ -1,0 +1,192 @@
+//! `test`: the tiers, and one line at the end that counts them together.
+//!
+//! A test binary belongs to the tier that its name says: `tests/tests/TIER.rs` or `tests/tests/TIER_more.rs`.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{process, setup};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this tier
+    tier: Option<Tier>,
+    /// Also what takes longer than a developer waits
+    #[arg(long)]
+    full: bool,
+    /// Only tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Tier {
+    /// Tests beside the code, of every crate; the BPF crate is built for the host
+    Unit,
+    /// YAML in, tables out; no privileges
+    Control,
+    /// Programs run by the kernel on made-up packets
+    Prog,
+    /// Real traffic of real servers in network namespaces
+    Netns,
+}
+
+impl Tier {
+    const ALL: &[Self] = &[Self::Unit, Self::Control, Self::Prog, Self::Netns];
+
+    /// Names of the test binaries start with one of these.
+    const fn prefixes(self) -> &'static [&'static str] {
+        match self {
+            Self::Unit => &[],
+            Self::Control => &["control"],
+            Self::Prog => &["datapath", "prog"],
+            Self::Netns => &["netns", "tunnel"],
+        }
+    }
+}
+
+/// What the `test result:` lines add up to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Count {
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.tier.is_none() {
+        setup::run(setup::Args::default())?;
+    }
+    let tiers = args.tier.map_or_else(|| Tier::ALL.to_vec(), |tier| vec![tier]);
+    let binaries = binaries()?;
+    let mut count = Count::default();
+    let mut all_succeeded = true;
+    for tier in tiers {
+        let mut cargo = process::cargo();
+        cargo.arg("test");
+        if tier == Tier::Unit {
+            cargo.args(["--workspace", "--lib", "--bins"]);
+        } else {
+            cargo.arg("--package=enforcer-tests");
+            cargo.args(
+                binaries.iter().filter(|(_, of)| *of == tier).map(|(name, _)| format!("--test={name}")),
+            );
+        }
+        eprintln!("test: tier {tier:?}");
+        build(&cargo)?;
+        cargo.args(["--no-fail-fast", "--"]).args(&args.filter);
+        if tier == Tier::Netns {
+            // The tests of a binary share one lab.
+            cargo.arg("--test-threads=1");
+        }
+        if args.full {
+            cargo.arg("--include-ignored");
+        }
+        all_succeeded &= count_tests(&mut cargo, &mut count)?;
+    }
+    print_count(count);
+    if !all_succeeded || count.failed > 0 {
+        bail!("not every test passed");
+    }
+    Ok(())
+}
+
+/// Test binaries and their tiers; a file that belongs to none would never run.
+fn binaries() -> Result<Vec<(String, Tier)>> {
+    let dir = process::workspace().join("tests/tests");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        let Some(name) = file.strip_suffix(".rs") else { continue };
+        let tier =
+            Tier::ALL.iter().find(|tier| tier.prefixes().iter().any(|prefix| name.starts_with(prefix)));
+        found.push((
+            name.to_owned(),
+            *tier.with_context(|| format!("tests/tests/{file} belongs to no tier"))?,
+        ));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Compiles the same selection first: what does not compile is an error of its own, no failed test.
+fn build(cargo: &Command) -> Result<()> {
+    let mut build = process::cargo();
+    build.args(cargo.get_args()).args(["--quiet", "--no-run"]);
+    process::run(&mut build)
+}
+
+/// Runs it, passes its output on, and adds what it counts. Returns whether cargo was content.
+fn count_tests(cargo: &mut Command, count: &mut Count) -> Result<bool> {
+    if env::var("CI").is_ok_and(|ci| ci == "true") {
+        cargo.env("ENFORCER_REQUIRE_ALL", "1");
+    }
+    // Tests announce a skip on standard error, past the capture of the test harness, so both go through one pipe.
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    cargo.stderr(Stdio::from(writer.try_clone()?)).stdout(Stdio::from(writer));
+    let mut child = cargo.spawn().context("cannot start cargo")?;
+    // The command holds the writing end; without this the pipe would never end.
+    cargo.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut out = std::io::stderr().lock();
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = line.context("cannot read the output of cargo")?;
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        count.add(&String::from_utf8_lossy(&line));
+    }
+    Ok(child.wait()?.success())
+}
+
+impl Count {
+    fn add(&mut self, line: &str) {
+        if line.starts_with("SKIP: ") {
+            // The test itself returns and is counted as passed below.
+            self.skipped += 1;
+            self.passed = self.passed.wrapping_sub(1);
+            return;
+        }
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let number = |what: &str| -> u32 {
+            let words = result.split([';', '.']).map(str::trim);
+            words.filter_map(|part| part.strip_suffix(what)?.trim().parse::<u32>().ok()).sum()
+        };
+        self.passed = self.passed.wrapping_add(number("passed"));
+        self.failed += number("failed");
+        self.skipped += number("ignored");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this line is the result")]
+fn print_count(count: Count) {
+    let Count { passed, failed, skipped } = count;
+    if skipped > 0 {
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+    } else {
+        println!("{passed} passed, {failed} failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Count;
+
+    #[test]
+    fn results_of_all_binaries_add_up_and_a_skip_is_no_pass() {
+        let mut count = Count::default();
+        for line in [
+            "running 3 tests",
+            "SKIP: needs the WireGuard module",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.25s",
+        ] {
+            count.add(line);
+        }
+        assert_eq!(count, Count { passed: 6, failed: 2, skipped: 2 });
+    }
+}
