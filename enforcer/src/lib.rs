@@ -3,6 +3,7 @@
 //! One direction of data: `source` → `store` → `resolve` → `compile` → `reconcile` → `datapath` and `tunnel`.
 
 pub mod cgroup;
+pub mod announce;
 pub mod control;
 pub mod datapath;
 pub mod model;
