@@ -2,8 +2,8 @@
 //!
 //! One direction of data: `source` → `store` → `resolve` → `compile` → `reconcile` → `datapath` and `tunnel`.
 
-pub mod cgroup;
 pub mod announce;
+pub mod cgroup;
 pub mod control;
 pub mod datapath;
 pub mod model;

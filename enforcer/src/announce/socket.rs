@@ -33,22 +33,7 @@ pub fn client(netns: Option<&Path>, address: IpAddr) -> io::Result<std::net::Tcp
         watch_peer(&socket)?;
         Ok(std::net::TcpStream::from(socket))
     };
-    match netns {
-        Some(netns) => inside(netns, make),
-        None => make(),
-    }
-}
-
-/// On a thread of its own: a network namespace belongs to the thread, and the runtime's workers are shared.
-fn inside<T: Send>(netns: &Path, make: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let netns = std::fs::File::open(netns)?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            make()
-        });
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("thread in the network namespace panicked")))
-    })
+    crate::netns::run_in_or_here(netns, make)?
 }
 
 /// A listening socket of the own namespace that takes connections through this device only (any: `None`).
