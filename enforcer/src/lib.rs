@@ -4,6 +4,7 @@
 
 pub mod announce;
 pub mod cgroup;
+pub mod changes;
 pub mod control;
 pub mod datapath;
 pub mod model;
@@ -12,9 +13,11 @@ pub mod netns;
 pub mod reconcile;
 pub mod resolve;
 pub mod sockdiag;
+pub mod source;
 pub mod state;
 pub mod store;
 pub mod tunnel;
+pub mod validate;
 
 /// The BPF object, as built together with this crate.
 pub static BPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ENFORCER_BPF_OBJECT"));

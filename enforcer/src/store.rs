@@ -10,6 +10,8 @@ pub struct Snapshot {
     /// Grows with every change.
     pub revision: u64,
     pub objects: BTreeMap<ObjectKey, Arc<Object>>,
+    /// Where an object was read: its file without the folder.
+    pub origins: BTreeMap<ObjectKey, String>,
     /// What could not be taken over; the last good state of those objects is in `objects`.
     pub problems: Vec<Problem>,
 }

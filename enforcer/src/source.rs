@@ -1,0 +1,4 @@
+//! Where objects come from. Each source publishes [`crate::store::Snapshot`]s through a watch channel; nothing behind
+//! the channel knows which source it was.
+
+pub mod manifests;
