@@ -3,17 +3,24 @@
 //!
 //! A request is one JSON line, the answer one JSON line; `monitor` answers with a line an event until the client goes.
 
+mod client;
+mod render;
+mod server;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    model::ObjectKey,
+    model::{Kind, ObjectKey},
     resolve::Resolved,
     state::{ObjectStatus, State},
     store::Snapshot,
 };
+
+pub use client::{ClientError, ask, events, find_socket};
+pub use server::serve;
 
 /// What a role publishes after every cycle; the socket answers from the latest.
 #[derive(Clone, Debug, Default)]
@@ -55,4 +62,30 @@ pub struct MonitorEvent {
     pub pid: u32,
     pub process: String,
     pub interface: u32,
+}
+
+/// What a client can ask.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "request", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Request {
+    /// Answer: [`View::role`].
+    Status,
+    /// Answer: the objects as Kubernetes would show them, `status` included, in the order of their names.
+    Get {
+        kind: Kind,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Answers: [`MonitorEvent`]s without end.
+    Monitor,
+}
+
+/// The line that answers a [`Request`]; `monitor` sends bare events after its first `Ok`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    Ok(Value),
+    Error(String),
 }

@@ -5,6 +5,7 @@
 pub mod announce;
 pub mod cgroup;
 pub mod changes;
+pub mod cli;
 pub mod control;
 pub mod datapath;
 pub mod model;

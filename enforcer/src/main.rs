@@ -1,1 +1,5 @@
-fn main() {}
+//! The `enforcer` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    enforcer::cli::run()
+}

@@ -1,0 +1,65 @@
+//! The command line: which role or question it is, and what a person reads.
+//!
+//! Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 there is no such object.
+
+mod ask;
+mod describe;
+mod kinds;
+mod monitor;
+mod out;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Lets chosen workloads, and nobody else, reach services outside the cluster.
+#[derive(Debug, Parser)]
+#[command(name = "enforcer", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show how a role is doing
+    Status(ask::StatusArgs),
+    /// List objects, or show one, with their status
+    Get(ask::GetArgs),
+    /// Explain one object: what it says, whether it works, and why not
+    Describe(describe::DescribeArgs),
+    /// Follow verdicts as they are made, one line each
+    Monitor(monitor::MonitorArgs),
+}
+
+/// Runs the command line and returns the exit code; errors go to standard error.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            out::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Status(args) => ask::status(&args),
+        Command::Get(args) => ask::get(&args),
+        Command::Describe(args) => describe::run(&args),
+        Command::Monitor(args) => monitor::run(&args),
+    }
+}
+
+/// `enforcer get … | head` is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
