@@ -7,6 +7,7 @@ mod describe;
 mod kinds;
 mod monitor;
 mod out;
+mod role;
 mod table;
 
 use std::process::ExitCode;
