@@ -5,6 +5,8 @@
 
 pub mod fake;
 pub mod gateway;
+pub mod kernel;
+pub mod program;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,129 @@
+//! Loading the BPF object: shapes first, then maps (adopted or made), then the role's programs.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs};
+use aya_obj::generated::bpf_map_type;
+use enforcer_common::maps::name;
+
+use super::{
+    Kernel, OpenError, Options,
+    pins::{Pins, Shape, pin_over},
+    read,
+};
+use crate::{
+    BPF_OBJECT,
+    datapath::program::{Place, Program, Role},
+};
+
+impl Kernel {
+    pub(super) fn open(bpffs: &Path, role: Role, options: &Options) -> Result<Self, OpenError> {
+        let pins = Pins::prepare(bpffs)?;
+        let ours = shapes(role, options)?;
+        pins.check(&ours)?;
+        let mut ebpf = load_maps(role, options, Some((&pins, &ours)), VerifierLogLevel::DISABLE)?;
+        pins.forget_other_maps(&ours)?;
+        for &program in Program::ALL.iter().filter(|program| program.role() == role) {
+            load_program(&mut ebpf, program)?;
+            let path = pins.programs().join(program.name());
+            pin_over(program_fd(&ebpf, program)?, &path).map_err(|source| OpenError::Pin { path, source })?;
+        }
+        let readers = read::Readers::take(&mut ebpf)?;
+        Ok(Self { pins, role, ebpf, readers })
+    }
+
+    /// The loaded program.
+    pub(super) fn program_fd(&self, program: Program) -> Result<&programs::ProgramFd, OpenError> {
+        program_fd(&self.ebpf, program)
+    }
+}
+
+/// The maps of a role that are pinned, as this build makes them.
+fn shapes(role: Role, options: &Options) -> Result<BTreeMap<String, Shape>, OpenError> {
+    let object = aya_obj::Object::parse(BPF_OBJECT)?;
+    let pinned = object.maps.iter().filter(|(name, _)| is_pinned(role, name));
+    let shapes = pinned.map(|(name, map)| {
+        let kind = map.map_type();
+        // aya rounds the value size of a ring buffer down to the nothing that the kernel wants.
+        let ring = kind == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
+        let value = if ring { 0 } else { map.value_size() };
+        let size = options.all_sizes().find(|(map, _)| map == name);
+        let entries = size.map_or(map.max_entries(), |(_, entries)| entries);
+        (name.clone(), Shape { kind, key: map.key_size(), value, entries })
+    });
+    Ok(shapes.collect())
+}
+
+/// Maps of this role and of both; not the sections of constants, which belong to one build, nor aya's log.
+fn is_pinned(role: Role, map: &str) -> bool {
+    !other_maps(role).contains(&map) && !map.starts_with(['.', '_']) && map != AYA_LOGS
+}
+
+fn other_maps(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::Node => name::GATEWAY,
+        Role::Gateway => name::NODE,
+    }
+}
+
+/// Ring buffer of aya-log.
+const AYA_LOGS: &str = "AYA_LOGS";
+
+/// Makes the maps, or opens those that are pinned. Maps of the other role are there, because the object names them,
+/// with one entry each.
+pub(super) fn load_maps(
+    role: Role,
+    options: &Options,
+    pinned: Option<(&Pins, &BTreeMap<String, Shape>)>,
+    level: VerifierLogLevel,
+) -> Result<Ebpf, OpenError> {
+    let log = u8::from(options.log);
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(level).override_global("LOG", &log, false);
+    if let Some(flows) = &options.flows {
+        loader.override_global("FLOW_CAPACITY", flows, false);
+    }
+    for map in other_maps(role) {
+        loader.map_max_entries(map, 1);
+    }
+    for (map, entries) in options.all_sizes().filter(|(map, _)| !other_maps(role).contains(map)) {
+        loader.map_max_entries(map, entries);
+    }
+    if let Some((pins, ours)) = pinned {
+        for map in ours.keys() {
+            loader.map_pin_path(map.as_str(), pins.maps().join(map));
+        }
+    }
+    Ok(loader.load(BPF_OBJECT)?)
+}
+
+/// Gives one program to the verifier.
+pub(super) fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), OpenError> {
+    let name = program.name();
+    let missing = || OpenError::MissingProgram { program: name };
+    let loaded = ebpf.program_mut(name).ok_or_else(missing)?;
+    let result = match program.place() {
+        Place::Ingress | Place::Egress => {
+            <&mut programs::SchedClassifier>::try_from(loaded).map_err(|_| missing())?.load()
+        }
+        Place::Cgroup => <&mut programs::CgroupSockAddr>::try_from(loaded).map_err(|_| missing())?.load(),
+    };
+    result.map_err(|source| OpenError::Program { program: name, source })
+}
+
+pub(super) fn program_fd(ebpf: &Ebpf, program: Program) -> Result<&programs::ProgramFd, OpenError> {
+    let name = program.name();
+    let loaded = ebpf.program(name).ok_or(OpenError::MissingProgram { program: name })?;
+    let fd = match loaded {
+        programs::Program::SchedClassifier(program) => program.fd(),
+        programs::Program::CgroupSockAddr(program) => program.fd(),
+        _ => return Err(OpenError::MissingProgram { program: name }),
+    };
+    fd.map_err(|source| OpenError::Program { program: name, source })
+}
+
+pub(super) fn program_info(ebpf: &Ebpf, program: Program) -> Result<programs::ProgramInfo, OpenError> {
+    let name = program.name();
+    let loaded = ebpf.program(name).ok_or(OpenError::MissingProgram { program: name })?;
+    loaded.info().map_err(|source| OpenError::Program { program: name, source })
+}
