@@ -11,9 +11,129 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    model::{AllowedBackend, LabelSelector, ObjectKey, Protocol, SourceMode},
-    state::Condition,
+    model::{AllowedBackend, Kind, LabelSelector, Object, ObjectKey, Protocol, SourceMode},
+    state::{self, Condition, State},
+    store::{Problem, Snapshot},
+    validate::Mistake,
 };
+
+mod connections;
+mod destinations;
+mod gateways;
+mod selector;
+#[cfg(test)]
+mod tests;
+
+pub use connections::{REFERENCES, references};
+pub use selector::{FailedLabel, FailedTerm, match_pod};
+
+/// Domain of [`Destination::fqdn`]; `enforcer dns --cluster-domain` may serve another one.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// Takes everything that is valid, and says of everything of ours whether it is.
+///
+/// What the state has no addresses for is left out until it has, and valid nevertheless. Precedence where two objects
+/// want the same thing: a gateway before a node, then the lower number (who was there first), then the name.
+pub fn resolve(snapshot: &Snapshot, state: &State) -> Resolved {
+    let mut resolved = Resolved {
+        service_ranges: vec![state.service_range.into(), state::service_subnet(state.ula).into()],
+        workload_ranges: vec![
+            state.workload_range.into(),
+            state::node_subnets(state.ula).into(),
+            state::gateway_subnet(state.ula).into(),
+        ],
+        ..Resolved::default()
+    };
+    gateways::resolve(snapshot, state, &mut resolved);
+    destinations::resolve(snapshot, state, &mut resolved);
+    connections::resolve(snapshot, state, &mut resolved);
+    resolved
+}
+
+impl Resolved {
+    /// Everything that is not valid, for a person.
+    pub fn problems(&self, snapshot: &Snapshot) -> Vec<Problem> {
+        let refused = self.conditions.iter().filter_map(|(key, conditions)| {
+            let condition = conditions.iter().find(|condition| condition.status == "False")?;
+            Some(Problem {
+                origin: snapshot.origins.get(key).cloned().unwrap_or_default(),
+                object: key.to_string(),
+                field: String::new(),
+                message: condition.message.clone(),
+            })
+        });
+        refused.collect()
+    }
+
+    fn conclude(&mut self, key: &ObjectKey, verdict: Verdict) {
+        let (status, reason, message) = match verdict {
+            Ok(Note { reason, message }) => ("True", reason, message),
+            Err(Refusal { reason, message }) => ("False", reason, message),
+        };
+        let condition = Condition {
+            kind: "Valid".to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            last_transition_time: None,
+        };
+        self.conditions.insert(key.clone(), vec![condition]);
+    }
+
+    /// The range of ours that holds this address.
+    fn own_range(&self, address: IpAddr) -> Option<IpNet> {
+        self.service_ranges
+            .iter()
+            .chain(&self.workload_ranges)
+            .copied()
+            .find(|range| range.contains(&address))
+    }
+}
+
+type Verdict = Result<Note, Refusal>;
+
+/// Valid, and what there is to say about it.
+struct Note {
+    reason: &'static str,
+    message: String,
+}
+
+impl Note {
+    fn valid() -> Self {
+        Self { reason: "Valid", message: String::new() }
+    }
+
+    fn waiting(key: &ObjectKey) -> Self {
+        Self { reason: "WaitingForAddress", message: format!("the controller has no address for {key} yet") }
+    }
+}
+
+/// Not valid, and why.
+struct Refusal {
+    reason: &'static str,
+    /// Field first: `spec.gateways[0]: "eu-2", expected the name of a TunnelGateway`.
+    message: String,
+}
+
+impl Refusal {
+    fn new(reason: &'static str, field: &str, message: impl std::fmt::Display) -> Self {
+        Self { reason, message: format!("{field}: {message}") }
+    }
+}
+
+impl From<Mistake> for Refusal {
+    fn from(Mistake { field, message }: Mistake) -> Self {
+        Self::new("Invalid", &field, message)
+    }
+}
+
+/// Objects of some kinds, in the order of their keys.
+fn of_kinds<'a>(
+    snapshot: &'a Snapshot,
+    kinds: &'a [Kind],
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Object)> {
+    snapshot.objects.iter().filter(|(key, _)| kinds.contains(&key.kind)).map(|(key, object)| (key, &**object))
+}
 
 /// All that is valid, and the conditions of everything.
 #[derive(Clone, Debug, Default, PartialEq)]

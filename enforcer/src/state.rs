@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ObjectKey;
 
+mod file;
+
+pub use file::{StateError, default_path, load, save, watch_state};
+
 /// Version of the file that this code writes.
 pub const VERSION: u32 = 1;
 
@@ -32,6 +36,37 @@ pub struct State {
     pub gateways: BTreeMap<String, Allocation>,
     /// Key: [`text_key`].
     pub status: BTreeMap<String, ObjectStatus>,
+    /// Where the search for free numbers goes on.
+    #[serde(default)]
+    pub next: Next,
+}
+
+/// The number after the one that was given last: a freed number is not given again before all others were.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Next {
+    pub service: u32,
+    pub node: u32,
+    pub gateway: u32,
+    /// Index of a /26 in the workload range.
+    pub block: u32,
+}
+
+impl State {
+    /// An install that nothing has an address of.
+    pub fn new(ula: Ipv6Net, service_range: Ipv4Net, workload_range: Ipv4Net) -> Self {
+        Self {
+            version: VERSION,
+            ula,
+            service_range,
+            workload_range,
+            services: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            status: BTreeMap::new(),
+            next: Next::default(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -47,7 +82,8 @@ pub struct Allocation {
 #[serde(deny_unknown_fields)]
 pub struct NodeAllocation {
     pub number: u32,
-    /// The node's own tunnel address, the first of its first block.
+    /// The node's own tunnel address, the first of its first block that is no network address; in `v6` it has the
+    /// same place in the node's subnet.
     pub v4: Ipv4Addr,
     pub v6: Ipv6Addr,
     /// Blocks (/26) that the node takes workload addresses from.
@@ -79,6 +115,33 @@ pub struct Condition {
     /// RFC 3339; kept while status stays the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
+}
+
+/// Services' addresses of an install: subnet 2 of its /48.
+pub fn service_subnet(ula: Ipv6Net) -> Ipv6Net {
+    subnet(ula, 0x2, 64)
+}
+
+/// Gateways' addresses: subnet 3.
+pub fn gateway_subnet(ula: Ipv6Net) -> Ipv6Net {
+    subnet(ula, 0x3, 64)
+}
+
+/// What the nodes' /64s are taken from: subnets 0x1000 to 0x1fff.
+pub fn node_subnets(ula: Ipv6Net) -> Ipv6Net {
+    subnet(ula, 0x1000, 52)
+}
+
+/// The /64 of one node; numbers beyond 4095 have none.
+pub fn node_subnet(ula: Ipv6Net, number: u32) -> Option<Ipv6Net> {
+    let number = u16::try_from(number).ok().filter(|number| *number < 0x1000)?;
+    Some(subnet(ula, 0x1000 + number, 64))
+}
+
+fn subnet(ula: Ipv6Net, subnet: u16, length: u8) -> Ipv6Net {
+    let mut segments = ula.network().segments();
+    segments[3] = subnet;
+    Ipv6Net::new_assert(segments.into(), length)
 }
 
 /// `Kind/namespace/name`, `Kind/name` for cluster-scoped kinds: key of the JSON objects.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use crate::model::{Object, ObjectKey};
 
 /// One consistent view. Sources publish it through a `tokio::sync::watch` channel.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// Grows with every change.
     pub revision: u64,
@@ -14,6 +14,9 @@ pub struct Snapshot {
     pub origins: BTreeMap<ObjectKey, String>,
     /// What could not be taken over; the last good state of those objects is in `objects`.
     pub problems: Vec<Problem>,
+    /// There is something of which it cannot be told what it means, nor what it last meant: an object that is not in
+    /// `objects` may be there all the same. Nothing is freed or forgotten on the word of such a view.
+    pub incomplete: bool,
 }
 
 /// One refusal, for a person.

@@ -70,14 +70,18 @@ pub fn watch(dir: impl Into<PathBuf>) -> anyhow::Result<watch::Receiver<Arc<Snap
             folder.read(&prints);
             let next = folder.snapshot(revision + 1);
             let last = sender.borrow().clone();
-            if next.objects != last.objects || next.problems != last.problems || next.origins != last.origins
-            {
+            if !says_the_same(&next, &last) {
                 revision += 1;
                 sender.send_replace(Arc::new(next));
             }
         }
     });
     Ok(receiver)
+}
+
+fn says_the_same(left: &Snapshot, right: &Snapshot) -> bool {
+    let without_revision = |snapshot: &Snapshot| Snapshot { revision: 0, ..snapshot.clone() };
+    without_revision(left) == without_revision(right)
 }
 
 /// What tells that a file is another than before: a save by renaming changes the inode, one in place the time.
@@ -121,6 +125,7 @@ struct File {
     read: Option<Fingerprint>,
     objects: parse::Objects,
     problems: Vec<Problem>,
+    incomplete: bool,
 }
 
 impl Folder {
@@ -173,6 +178,7 @@ impl Folder {
     fn snapshot(&self, revision: u64) -> Snapshot {
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
         snapshot.problems.extend(self.problem.clone());
+        snapshot.incomplete = self.problem.is_some() || self.files.values().any(|file| file.incomplete);
         for (name, file) in &self.files {
             snapshot.problems.extend(file.problems.iter().cloned());
             for (key, object) in &file.objects {
@@ -198,7 +204,9 @@ impl File {
     fn read_from(&mut self, path: &Path, name: &str) -> bool {
         match fs::read_to_string(path) {
             Ok(text) => {
-                (self.objects, self.problems) = parse::file(name, &text, &self.objects);
+                let content = parse::file(name, &text, &self.objects);
+                (self.objects, self.problems, self.incomplete) =
+                    (content.objects, content.problems, content.incomplete);
                 true
             }
             Err(error) => {
@@ -208,6 +216,7 @@ impl File {
                     field: String::new(),
                     message: format!("cannot be read: {error}"),
                 }];
+                self.incomplete = true;
                 false
             }
         }

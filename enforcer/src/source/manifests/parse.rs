@@ -17,6 +17,13 @@ use crate::{
 
 pub(super) type Objects = BTreeMap<ObjectKey, Arc<Object>>;
 
+pub(super) struct Content {
+    pub objects: Objects,
+    pub problems: Vec<Problem>,
+    /// See [`crate::store::Snapshot`].
+    pub incomplete: bool,
+}
+
 /// Fields of Kubernetes' ObjectMeta: a copy of a live object has them and is no mistake.
 const METADATA_FIELDS: &[&str] = &[
     "annotations",
@@ -40,8 +47,15 @@ const METADATA_FIELDS: &[&str] = &[
 ///
 /// An object that cannot be taken over keeps its previous state; one that is gone from a file is gone, unless the file
 /// has parts of which it cannot be told which object they mean.
-pub(super) fn file(origin: &str, text: &str, previous: &Objects) -> (Objects, Vec<Problem>) {
-    let mut reader = Reader { origin, previous, objects: Objects::new(), problems: Vec::new(), lost: false };
+pub(super) fn file(origin: &str, text: &str, previous: &Objects) -> Content {
+    let mut reader = Reader {
+        origin,
+        previous,
+        objects: Objects::new(),
+        problems: Vec::new(),
+        lost: false,
+        missed: false,
+    };
     if has_extension(origin, "json") {
         match serde_json::from_str::<Value>(text) {
             Ok(value) => reader.document("document 1", &value),
@@ -87,6 +101,8 @@ struct Reader<'a> {
     problems: Vec<Problem>,
     /// Part of the file is of no known object: nothing that stood in it before may be taken as removed.
     lost: bool,
+    /// An object is refused that has no good state.
+    missed: bool,
 }
 
 impl Reader<'_> {
@@ -114,7 +130,7 @@ impl Reader<'_> {
                     }
                     Identity::Foreign(title) => title,
                     Identity::Object(key) => {
-                        self.keep(&key);
+                        self.missed |= !self.keep(&key);
                         key.to_string()
                     }
                 };
@@ -162,13 +178,13 @@ impl Reader<'_> {
         });
     }
 
-    fn finish(mut self) -> (Objects, Vec<Problem>) {
+    fn finish(mut self) -> Content {
         if self.lost {
             for (key, object) in self.previous {
                 self.objects.entry(key.clone()).or_insert_with(|| object.clone());
             }
         }
-        (self.objects, self.problems)
+        Content { objects: self.objects, problems: self.problems, incomplete: self.lost || self.missed }
     }
 }
 

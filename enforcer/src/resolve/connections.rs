@@ -1,0 +1,274 @@
+//! ServiceConnections, and those that follow from Applications' service references.
+
+use std::collections::BTreeSet;
+
+use super::{Connection, DestinationPort, Note, Refusal, Resolved, Verdict, destinations, of_kinds};
+use crate::{
+    model::{
+        ApplicationSpec, ConnectionSource, DestinationRef, Kind, LabelSelector, Object, ObjectKey, PortRef,
+        ServiceConnectionSpec, SourceKind, Spec,
+    },
+    state::{self, State},
+    store::Snapshot,
+    validate::{self, value},
+};
+
+/// Field of a ServiceConnection's status in the state file: the [`references`] it had when it was valid first.
+///
+/// They are immutable: an edit makes the connection `Valid=False/Immutable` until it is undone, or the object is
+/// deleted and made again. The controller writes the field, so that all roles, restarted or not, say the same.
+pub const REFERENCES: &str = "references";
+
+pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
+    let mut aged = Vec::new();
+    for (key, object) in of_kinds(snapshot, &[Kind::ServiceConnection]) {
+        let Spec::ServiceConnection(spec) = &object.spec else { continue };
+        let verdict = connection(key, object, spec, snapshot, state, resolved).map(|(note, connection)| {
+            aged.extend(connection.map(|connection| (age(object), connection)));
+            note
+        });
+        resolved.conclude(key, verdict);
+    }
+    let mut managed = BTreeSet::new();
+    for (key, object) in of_kinds(snapshot, &[Kind::Application]) {
+        let Spec::Application(spec) = &object.spec else { continue };
+        let mut connections = Vec::new();
+        let verdict = application(key, object, spec, snapshot, resolved, &mut managed, &mut connections);
+        aged.extend(connections.into_iter().map(|connection| (age(object), connection)));
+        resolved.conclude(key, verdict);
+    }
+    aged.sort_by(|(left_age, left), (right_age, right)| (left_age, &left.key).cmp(&(right_age, &right.key)));
+    resolved.connections = aged.into_iter().map(|(_, connection)| connection).collect();
+}
+
+/// Time of creation; objects without one count as younger than all that have one.
+fn age(object: &Object) -> u64 {
+    let created = object.metadata.creation_timestamp.as_deref();
+    created.and_then(|time| value::unix_ns(time).ok()).unwrap_or(u64::MAX)
+}
+
+/// `KubernetesCluster/blue -> Postgres/orders`
+pub fn references(spec: &ServiceConnectionSpec) -> String {
+    let source = match spec.source.kind {
+        SourceKind::KubernetesCluster => "KubernetesCluster",
+        SourceKind::Application => "Application",
+    };
+    format!("{source}/{} -> {}/{}", spec.source.name, spec.destination.kind, spec.destination.name)
+}
+
+fn connection(
+    key: &ObjectKey,
+    object: &Object,
+    spec: &ServiceConnectionSpec,
+    snapshot: &Snapshot,
+    state: &State,
+    resolved: &Resolved,
+) -> Result<(Note, Option<Connection>), Refusal> {
+    validate::object(object).map_or(Ok(()), Err)?;
+    let recorded = state.status.get(&state::text_key(key)).and_then(|status| status.fields.get(REFERENCES));
+    let now = references(spec);
+    if let Some(first) = recorded.and_then(serde_json::Value::as_str).filter(|first| *first != now) {
+        let message =
+            format!("references are immutable: \"{now}\", expected \"{first}\"; delete and create it anew");
+        return Err(Refusal::new("Immutable", "spec", message));
+    }
+    let instance = target("spec.destination", &key.namespace, &spec.destination, snapshot, resolved)?;
+    let source = source(key, &spec.source, &instance, snapshot, resolved)?;
+    let Some(destination) = resolved.destinations.get(&instance) else {
+        return Ok((Note::waiting(&instance), None));
+    };
+    let connection = Connection {
+        key: key.clone(),
+        destination: instance,
+        cluster: source.cluster,
+        pod_selector: source.pod_selector,
+        namespace_selector: source.namespace_selector,
+        only_namespace: source.only_namespace,
+        ports: ports(&spec.ports, &destination.ports, &spec.destination)?,
+        valid_until_unix_ns: spec.valid_until.as_deref().and_then(|time| value::unix_ns(time).ok()),
+    };
+    Ok((source.note, Some(connection)))
+}
+
+/// The instance behind a reference.
+fn target(
+    field: &str,
+    namespace: &str,
+    reference: &DestinationRef,
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+) -> Result<ObjectKey, Refusal> {
+    let key = ObjectKey::new(reference.kind, namespace, &reference.name);
+    destinations::usable(field, &key, resolved)?;
+    destinations::instance_of(&key, snapshot).ok_or_else(|| {
+        Refusal::new("DestinationNotFound", field, format!("no {key}, expected one that exists"))
+    })
+}
+
+/// Terms of a source.
+struct Source {
+    cluster: Option<String>,
+    pod_selector: LabelSelector,
+    namespace_selector: Option<LabelSelector>,
+    only_namespace: Option<String>,
+    note: Note,
+}
+
+fn source(
+    key: &ObjectKey,
+    source: &ConnectionSource,
+    instance: &ObjectKey,
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+) -> Result<Source, Refusal> {
+    match source.kind {
+        SourceKind::KubernetesCluster => Ok(cluster(key, source, instance, snapshot, resolved)),
+        SourceKind::Application => {
+            let application = ObjectKey::new(Kind::Application, &key.namespace, &source.name);
+            let field = "spec.source.name";
+            let object = snapshot.objects.get(&application);
+            let Some((object, Spec::Application(spec))) = object.map(|object| (object, &object.spec)) else {
+                let message = format!("no {application}, expected one that exists");
+                return Err(Refusal::new("SourceNotFound", field, message));
+            };
+            if let Some(mistake) = validate::object(object) {
+                let message = format!("{application} is not valid: {}: {}", mistake.field, mistake.message);
+                return Err(Refusal::new("SourceNotValid", field, message));
+            }
+            Ok(application_source(&key.namespace, spec))
+        }
+    }
+}
+
+fn application_source(namespace: &str, spec: &ApplicationSpec) -> Source {
+    Source {
+        cluster: None,
+        pod_selector: spec.pod_selector.clone(),
+        namespace_selector: None,
+        only_namespace: Some(namespace.to_owned()),
+        note: Note::valid(),
+    }
+}
+
+/// Pods of other namespaces count only where the administrator of every gateway on the way says so.
+fn cluster(
+    key: &ObjectKey,
+    source: &ConnectionSource,
+    instance: &ObjectKey,
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+) -> Source {
+    let gateways = resolved.destinations.get(instance).map(|destination| destination.gateways.as_slice());
+    let own_only = gateways.unwrap_or_default().iter().find(|name| {
+        let gateway = snapshot.objects.get(&ObjectKey::new(Kind::TunnelGateway, "", name.as_str()));
+        !matches!(gateway.map(|object| &object.spec), Some(Spec::TunnelGateway(spec)) if spec.cross_namespace_sources)
+    });
+    let note = match own_only {
+        Some(gateway) if !only_own(source.namespace_selector.as_ref(), &key.namespace) => Note {
+            reason: "OwnNamespaceOnly",
+            message: format!(
+                "only pods of namespace \"{}\" are meant: TunnelGateway {gateway} has no crossNamespaceSources",
+                key.namespace
+            ),
+        },
+        _ => Note::valid(),
+    };
+    Source {
+        cluster: Some(source.name.clone()),
+        pod_selector: source.pod_selector.clone().unwrap_or_default(),
+        namespace_selector: source.namespace_selector.clone(),
+        only_namespace: own_only.map(|_| key.namespace.clone()),
+        note,
+    }
+}
+
+/// Whether the selector itself means no other namespace.
+fn only_own(selector: Option<&LabelSelector>, namespace: &str) -> bool {
+    let name = selector.and_then(|selector| selector.match_labels.get("kubernetes.io/metadata.name"));
+    name.is_some_and(|name| name == namespace)
+}
+
+fn ports(
+    wanted: &[PortRef],
+    offered: &[DestinationPort],
+    destination: &DestinationRef,
+) -> Result<Vec<DestinationPort>, Refusal> {
+    if wanted.is_empty() {
+        return Ok(offered.to_vec());
+    }
+    let mut ports = Vec::new();
+    for (index, port) in wanted.iter().enumerate() {
+        let same = |offer: &&DestinationPort| (offer.port, offer.protocol) == (port.port, port.protocol);
+        let Some(offer) = offered.iter().find(same) else {
+            let names: Vec<_> = offered
+                .iter()
+                .map(|offer| format!("{}/{}", value::protocol_name(offer.protocol), offer.port))
+                .collect();
+            let message = format!(
+                "{}/{} is not offered by {} {}, expected of {}",
+                value::protocol_name(port.protocol),
+                port.port,
+                destination.kind,
+                destination.name,
+                names.join(", ")
+            );
+            return Err(Refusal::new("PortNotOffered", &format!("spec.ports[{index}]"), message));
+        };
+        ports.push(*offer);
+    }
+    Ok(ports)
+}
+
+/// Connections of the references that hold; the verdict speaks of the first that does not.
+fn application(
+    key: &ObjectKey,
+    object: &Object,
+    spec: &ApplicationSpec,
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    managed: &mut BTreeSet<ObjectKey>,
+    connections: &mut Vec<Connection>,
+) -> Verdict {
+    validate::object(object).map_or(Ok(()), Err)?;
+    let mut verdict = Ok(Note::valid());
+    for (index, service) in spec.services.iter().enumerate() {
+        let field = format!("spec.services[{index}]");
+        let name = format!("{}-{}", key.name, service.name);
+        let own = ObjectKey::new(Kind::ServiceConnection, &key.namespace, name);
+        let reference = if snapshot.objects.contains_key(&own) || !managed.insert(own.clone()) {
+            let message =
+                format!("{own} exists already and is not of this Application, expected a free name");
+            Err(Refusal::new("NameTaken", &format!("{field}.name"), message))
+        } else {
+            target(&format!("{field}.target"), &key.namespace, &service.target, snapshot, resolved)
+        };
+        match reference {
+            Ok(instance) => connections.extend(managed_connection(own, instance, key, spec, resolved)),
+            Err(refusal) if verdict.is_ok() => verdict = Err(refusal),
+            Err(_) => {}
+        }
+    }
+    verdict
+}
+
+/// `None` while the destination has no address.
+fn managed_connection(
+    own: ObjectKey,
+    instance: ObjectKey,
+    application: &ObjectKey,
+    spec: &ApplicationSpec,
+    resolved: &Resolved,
+) -> Option<Connection> {
+    let ports = resolved.destinations.get(&instance)?.ports.clone();
+    let source = application_source(&application.namespace, spec);
+    Some(Connection {
+        key: own,
+        destination: instance,
+        cluster: source.cluster,
+        pod_selector: source.pod_selector,
+        namespace_selector: source.namespace_selector,
+        only_namespace: source.only_namespace,
+        ports,
+        valid_until_unix_ns: None,
+    })
+}
