@@ -1,1 +1,3 @@
+//! Harness of the tests and of the demo: a lab of network namespaces with real servers and every role as a process.
 
+pub mod lab;
