@@ -133,7 +133,7 @@ mod tests {
         let metadata = Metadata { name: "shop".into(), ..Metadata::default() };
         let object = Arc::new(Object { metadata, spec: Spec::Namespace });
         let objects = [(ObjectKey::new(Kind::Namespace, "", "shop"), object)].into();
-        let snapshot = Arc::new(Snapshot { revision: 1, objects, problems: Vec::new() });
+        let snapshot = Arc::new(Snapshot { revision: 1, objects, ..Snapshot::default() });
         View { snapshot, role: json!({ "role": "agent" }), ..View::default() }
     }
 
