@@ -179,15 +179,16 @@ impl AllowedBackend {
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 pub struct GwNode {
     pub number: u32,
-    /// Most flows the node may have at this gateway.
-    pub flow_quota: u32,
 }
-abi!(GwNode, 8);
+abi!(GwNode, 4);
 
 /// Value of `GW_SOURCES` (LPM over the workload address): which node owns the block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 pub struct GwSource {
     pub node: u32,
+    /// Most flows the node may have at this gateway; the same in all its blocks. Here, because the packet of a
+    /// workload leads to its block and not to the address of its node.
+    pub flow_quota: u32,
 }
-abi!(GwSource, 4);
+abi!(GwSource, 8);
