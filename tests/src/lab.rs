@@ -14,8 +14,10 @@ pub mod client;
 pub mod command;
 pub mod manifests;
 pub mod network;
+pub mod query;
 pub mod roles;
 pub mod servers;
+pub mod session;
 pub mod wait;
 
 use std::{

@@ -1,3 +1,4 @@
 //! Harness of the tests and of the demo: a lab of network namespaces with real servers and every role as a process.
 
+pub mod demo;
 pub mod lab;

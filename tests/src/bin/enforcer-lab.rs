@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use enforcer_tests::lab::clean;
+use enforcer_tests::{demo, lab::clean};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
             eprintln!("removed {} labs {}", labs.len(), labs.join(" "));
             true
         }),
+        ["demo", flags @ ..] if flags.iter().all(|flag| ["--json", "--keep"].contains(flag)) => {
+            demo::run(demo::Options { json: flags.contains(&"--json"), keep: flags.contains(&"--keep") })
+        }
         _ => Err(anyhow::anyhow!("usage: enforcer-lab clean | demo [--json] [--keep]")),
     };
     match result {

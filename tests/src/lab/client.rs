@@ -42,7 +42,7 @@ impl Outcome {
     /// Whether it was refused by `EPERM`, as clients word it.
     pub fn was_not_permitted(&self) -> bool {
         // MariaDB prints the number of the error.
-        !self.success && (self.said().contains("Operation not permitted") || self.said().contains("\" (1)"))
+        !self.success && (self.said().contains("Operation not permitted") || self.said().contains("' (1)"))
     }
 }
 

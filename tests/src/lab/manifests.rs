@@ -52,6 +52,15 @@ impl Service {
         }
     }
 
+    /// The client that the lab uses.
+    pub const fn client(self) -> &'static str {
+        match self {
+            Self::Postgres => "psql",
+            Self::MySql => "mariadb",
+            Self::KeyValueStore => "redis-cli",
+        }
+    }
+
     /// The name that clients use.
     pub fn fqdn(self) -> String {
         format!("{}-{}.{PROJECT}.svc.cluster.local", self.kind().to_lowercase(), self.name())
@@ -71,12 +80,19 @@ impl Lab {
 
     /// A connection from the granted pods of the project's own namespace to a service.
     pub fn grant(&self, service: Service) -> Result<()> {
-        self.save(&connection_file(service), &connection(service, ""))
+        self.grant_with(service, "")
     }
 
     /// The same with more lines in its `spec`.
     pub fn grant_with(&self, service: Service, more: &str) -> Result<()> {
-        self.save(&connection_file(service), &connection(service, more))
+        let (key, value) = GRANTED;
+        let selector = format!("      matchLabels:\n        {key}: {value}\n");
+        self.save(&connection_file(service), &connection(service, &selector, more))
+    }
+
+    /// The same with another `podSelector`.
+    pub fn grant_selector(&self, service: Service, selector: &str) -> Result<()> {
+        self.save(&connection_file(service), &connection(service, selector, ""))
     }
 
     pub fn revoke(&self, service: Service) -> Result<()> {
@@ -154,12 +170,11 @@ fn instance(id: &Id, service: Service) -> String {
     )
 }
 
-fn connection(service: Service, more: &str) -> String {
-    let (key, value) = GRANTED;
+fn connection(service: Service, selector: &str, more: &str) -> String {
     format!(
         "apiVersion: enforcer.dev/v1alpha1\nkind: ServiceConnection\nmetadata:\n  name: cart-{}\n  \
          namespace: {PROJECT}\nspec:\n  source:\n    kind: KubernetesCluster\n    name: {CLUSTER}\n    \
-         podSelector:\n      matchLabels:\n        {key}: {value}\n    namespaceSelector:\n      matchLabels:\n        \
+         podSelector:\n{selector}    namespaceSelector:\n      matchLabels:\n        \
          kubernetes.io/metadata.name: {PROJECT}\n  destination:\n    kind: {}\n    name: {}\n{more}",
         service.name(),
         service.kind(),

@@ -1,12 +1,9 @@
 //! Every role as a process of its own, started and restarted as an administrator would.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
+use enforcer::control::MonitorEvent;
 use serde_json::Value;
 
 use super::{
@@ -152,14 +149,23 @@ impl Lab {
 
     /// A command of `enforcer` that asks a role over its control socket.
     pub fn ask(&self, role: Role, args: &[&str]) -> Result<String> {
-        finish(self.asking(role)?.args(args))
+        let socket = self.run_dir(role).join(format!("{}.sock", role.name()));
+        finish(Command::new(enforcer()?).args(args).arg("--socket").arg(socket))
     }
 
-    /// The same, to be started.
-    pub fn asking(&self, role: Role) -> Result<Command> {
+    /// `monitor -o json` of a role, into the log `monitor`.
+    pub fn start_monitor(&mut self, role: Role) -> Result<()> {
+        let socket = self.run_dir(role).join(format!("{}.sock", role.name()));
         let mut command = Command::new(enforcer()?);
-        command.arg("--socket").arg(self.run_dir(role).join(format!("{}.sock", role.name())));
-        Ok(command)
+        command.args(["monitor", "-o", "json", "--socket"]).arg(socket);
+        let monitor = Running::start(&mut command, &self.id.log("monitor"))?;
+        self.processes.insert("monitor".into(), monitor);
+        Ok(())
+    }
+
+    /// What the monitor has seen so far.
+    pub fn events(&self) -> Vec<MonitorEvent> {
+        self.log("monitor").lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Waits until no role has anything left to do: every grant is live on both ends.
@@ -199,9 +205,4 @@ impl Lab {
         }
         Ok(None)
     }
-}
-
-/// Lines of a log file so far.
-pub fn lines(path: &Path) -> Vec<String> {
-    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }

@@ -40,7 +40,7 @@ const ONLY: &[Only] = &[
 
 /// Layers that are functions from values to values.
 const PURE: &[&str] = &["compile", "plan", "resolve"];
-const IMPURE: &[&str] = &["async", "SystemTime::now", "Instant::now", "fs::", "tokio"];
+const IMPURE: &[&str] = &["async", "SystemTime", "Instant", "fs::", "tokio"];
 
 pub fn check(file: &File) -> Vec<String> {
     let path = file.path.to_string_lossy();
@@ -88,7 +88,8 @@ fn names(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = code[at + word.len()..].chars().next();
-        let whole = word.ends_with([':', '!']) || !after.is_some_and(part_of_name);
+        // A call of that name is no crate.
+        let whole = word.ends_with([':', '!']) || !after.is_some_and(|c| part_of_name(c) || c == '(');
         !before.is_some_and(part_of_name) && whole && code[..at].matches('"').count().is_multiple_of(2)
     })
 }
