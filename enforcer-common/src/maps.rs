@@ -13,6 +13,7 @@ pub mod name {
     pub const DESTINATIONS: &str = "DESTINATIONS";
     pub const FLOWS: &str = "FLOWS";
     pub const FLOW_RING: &str = "FLOW_RING";
+    pub const FLOW_CURSOR: &str = "FLOW_CURSOR";
     pub const FLOW_COUNTS: &str = "FLOW_COUNTS";
     pub const FRAGMENTS: &str = "FRAGMENTS";
     pub const TUNNELS: &str = "TUNNELS";
@@ -49,7 +50,7 @@ pub mod name {
     pub const GATEWAY: &[&str] =
         &[GW_CONFIG, GW_NODES, GW_SOURCES, GW_GRANTS, GW_SERVICES, GW_BACKENDS, GW_ALLOWED, GW_FLOWS, GW_NAT];
     pub const SHARED: &[&str] =
-        &[GRANT_STATS, FLOW_RING, FLOW_COUNTS, FRAGMENTS, COUNTERS, EVENTS, EVENT_BUDGET];
+        &[GRANT_STATS, FLOW_RING, FLOW_CURSOR, FLOW_COUNTS, FRAGMENTS, COUNTERS, EVENTS, EVENT_BUDGET];
 }
 
 /// Sizes: entries, and bytes for the ring buffer. Defaults; the roles can set others when they load.

@@ -1,0 +1,120 @@
+//! Counters, and events for user space.
+
+use aya_ebpf::helpers::bpf_get_current_comm;
+use enforcer_common::{
+    event::{EVENTS_PER_WINDOW, Event, EventKind, WINDOW_NS},
+    grant::GrantStats,
+    maps::counter,
+    verdict::DropReason,
+};
+
+use crate::{
+    case::{Case, now},
+    maps::{COUNTERS, EVENT_BUDGET, EVENTS, GRANT_STATS},
+};
+
+/// Adds one to a counter of `enforcer_common::maps::counter`, or to that of a drop reason.
+#[inline(always)]
+pub fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: the slot is this CPU's own.
+        unsafe { *counter += 1 };
+    }
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub enum Direction {
+    Out,
+    In,
+}
+
+/// Charges a packet to a grant; `opened`: it began a flow.
+#[inline(always)]
+pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns: u64) {
+    let stats = match GRANT_STATS.get_ptr_mut(grant) {
+        Some(stats) => stats,
+        None => {
+            // Full: the packet passes uncounted.
+            let _ = GRANT_STATS.insert(grant, GrantStats::default(), 0);
+            match GRANT_STATS.get_ptr_mut(grant) {
+                Some(stats) => stats,
+                None => return,
+            }
+        }
+    };
+    // SAFETY: a value of a per-CPU map is this CPU's own, and stays readable until the program ends.
+    let stats = unsafe { &mut *stats };
+    match direction {
+        Direction::Out => {
+            stats.packets_out += 1;
+            stats.bytes_out += u64::from(bytes);
+        }
+        Direction::In => {
+            stats.packets_in += 1;
+            stats.bytes_in += u64::from(bytes);
+        }
+    }
+    stats.flows += u64::from(opened);
+    stats.last_ns = now_ns;
+}
+
+/// Tells user space about a packet.
+#[inline(never)]
+pub fn tell(case: &Case, kind: EventKind, reason: u8) {
+    submit(&Event {
+        time_ns: now(),
+        netns: 0,
+        cgroup: case.cgroup,
+        source: case.packet.source,
+        destination: case.packet.destination,
+        ifindex: case.skb.ifindex(),
+        pid: 0,
+        workload: case.workload,
+        connection: case.connection,
+        source_port: case.packet.source_port,
+        destination_port: case.packet.destination_port,
+        protocol: case.packet.protocol,
+        kind: kind as u8,
+        hook: case.hook as u8,
+        reason,
+        comm: [0; 16],
+    });
+}
+
+/// Counts a refusal, and tells user space unless `silent`.
+#[inline(always)]
+pub fn refuse(case: &Case, reason: DropReason) {
+    count(reason as u32);
+    tell(case, EventKind::Denied, reason as u8);
+}
+
+/// Sends an event if this CPU may still send one.
+#[inline(always)]
+pub fn submit(event: &Event) {
+    if !budget(event.time_ns) {
+        count(counter::EVENTS_LIMITED);
+        return;
+    }
+    if EVENTS.output::<Event>(event, 0).is_err() {
+        count(counter::EVENTS_LOST);
+    }
+}
+
+#[inline(always)]
+fn budget(now_ns: u64) -> bool {
+    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
+    // SAFETY: the slot is this CPU's own; a connect hook that is preempted here miscounts by one event.
+    let budget = unsafe { &mut *budget };
+    if now_ns.saturating_sub(budget.window_ns) >= WINDOW_NS {
+        budget.window_ns = now_ns;
+        budget.sent = 0;
+    }
+    budget.sent = budget.sent.saturating_add(1);
+    budget.sent <= EVENTS_PER_WINDOW
+}
+
+/// Name of the running process.
+#[inline(always)]
+pub fn comm() -> [u8; 16] {
+    bpf_get_current_comm().unwrap_or([0; 16])
+}

@@ -1,0 +1,212 @@
+//! Flows: room for them, and the states they go through. The node's and the gateway's tables share all of it.
+//!
+//! No live flow is ever evicted. Whoever inserts takes the next slot of a ring that remembers the order in which
+//! flows were made, and may use it if the flow it names is over.
+
+use enforcer_common::{
+    flow::{ACK_CLIENT, ACK_SERVER, FlowKey, FlowState, FragmentKey, FragmentPorts, expired},
+    verdict::DropReason,
+};
+
+use crate::{
+    account::Direction,
+    atomic,
+    maps::{FLOW_CAPACITY, FLOW_COUNTS, FLOW_CURSOR, FLOW_RING, FRAGMENTS},
+    packet::{Fragment, Packet, Version, l4},
+};
+
+/// What the ring must know of a flow.
+pub struct Life {
+    pub state: u8,
+    pub seen_ns: u64,
+    /// Whose quota it counts against.
+    pub owner: u32,
+}
+
+/// A flow table.
+pub trait Table {
+    fn life(key: &FlowKey) -> Option<Life>;
+    fn remove(key: &FlowKey);
+}
+
+/// Slots that an insert looks at.
+const LOOK: u32 = 8;
+/// Slots that are looked at before an owner is told that it has all it may have: its own flows may be over.
+const SWEEP: u32 = 32;
+
+/// Makes room for a new flow `key` of `owner`, who may have `quota` of them. The caller inserts it next.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`] or [`DropReason::QuotaExceeded`].
+#[inline(always)]
+pub fn reserve<T: Table>(key: &FlowKey, owner: u32, quota: u32, now_ns: u64) -> Result<(), DropReason> {
+    if owned(owner) >= quota {
+        for _ in 0..SWEEP {
+            let slot = next_slot();
+            if let Some(slot) = FLOW_RING.get_ptr_mut(slot) {
+                // SAFETY: the ring is an array: its slots exist for ever. A key that is being written is one of no flow.
+                reclaim::<T>(unsafe { &*slot }, now_ns);
+            }
+        }
+        if owned(owner) >= quota {
+            return Err(DropReason::QuotaExceeded);
+        }
+    }
+    for _ in 0..LOOK {
+        let slot = next_slot();
+        let Some(slot) = FLOW_RING.get_ptr_mut(slot) else { continue };
+        // SAFETY: as above.
+        if reclaim::<T>(unsafe { &*slot }, now_ns) {
+            // SAFETY: as above; the cursor gave this slot to no other CPU.
+            unsafe { *slot = *key };
+            return own(owner);
+        }
+    }
+    Err(DropReason::FlowTableFull)
+}
+
+/// Whether a slot is free, after the flow it names was removed if it is over.
+#[inline(always)]
+fn reclaim<T: Table>(key: &FlowKey, now_ns: u64) -> bool {
+    // A copy, because the slot may be written while the helpers read the key.
+    let key = *key;
+    let Some(life) = T::life(&key) else { return true };
+    if !expired(life.state, life.seen_ns, now_ns) {
+        return false;
+    }
+    T::remove(&key);
+    disown(life.owner);
+    true
+}
+
+#[inline(always)]
+fn next_slot() -> u32 {
+    let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0) else { return 0 };
+    // SAFETY: an aligned word of an array map, touched by nothing but this atomic addition.
+    let turn = unsafe { atomic::fetch_add(cursor, 1) };
+    (turn % u64::from(FLOW_CAPACITY.load())) as u32
+}
+
+#[inline(always)]
+fn owned(owner: u32) -> u32 {
+    // SAFETY: the value is a word; what another CPU does to it at the same time changes the answer by one flow.
+    unsafe { FLOW_COUNTS.get(owner) }.copied().unwrap_or(0)
+}
+
+/// Counts a flow for its owner.
+///
+/// # Errors
+/// [`DropReason::FlowTableFull`] where there is no room for another owner.
+#[inline(always)]
+pub fn own(owner: u32) -> Result<(), DropReason> {
+    if let Some(count) = FLOW_COUNTS.get_ptr_mut(owner) {
+        // SAFETY: an aligned word of a map that is never removed by the kernel, touched atomically.
+        unsafe { atomic::add(count, 1) };
+        return Ok(());
+    }
+    FLOW_COUNTS.insert(owner, 1, 0).map_err(|_| DropReason::FlowTableFull)
+}
+
+/// The flow of an owner is gone, or another's.
+#[inline(always)]
+pub fn disown(owner: u32) {
+    if let Some(count) = FLOW_COUNTS.get_ptr_mut(owner) {
+        // Two CPUs may remove the same flow; zero is where counting ends.
+        // SAFETY: as in `own`.
+        if unsafe { *count } > 0 {
+            // SAFETY: as in `own`.
+            unsafe { atomic::add(count, -1) };
+        }
+    }
+}
+
+/// State of a flow that begins with this packet. A mid-flow packet continues one that was forgotten.
+#[inline(always)]
+pub fn first_state(packet: &Packet) -> FlowState {
+    if !packet.is_tcp() {
+        FlowState::Udp
+    } else if packet.is_syn() {
+        FlowState::HalfOpen
+    } else if packet.flags & (l4::FIN | l4::RST) != 0 {
+        FlowState::Closing
+    } else {
+        FlowState::Established
+    }
+}
+
+/// Raw state of a flow after this packet. A flow that is being revoked stays so.
+#[inline(always)]
+pub fn next_state(state: u8, packet: &Packet, direction: Direction) -> u8 {
+    if !packet.is_tcp() || packet.fragment == Fragment::Later || state == FlowState::Revoking as u8 {
+        state
+    } else if packet.flags & (l4::FIN | l4::RST) != 0 {
+        FlowState::Closing as u8
+    } else if state == FlowState::HalfOpen as u8
+        && packet.flags & l4::ACK != 0
+        // The client's first packet has no ACK; the server's first has, and so the handshake is past its half.
+        && (direction == Direction::In || packet.flags & l4::SYN == 0)
+    {
+        FlowState::Established as u8
+    } else {
+        state
+    }
+}
+
+/// Remembers the acknowledgement number that an exact reset needs.
+#[inline(always)]
+pub fn remember_ack(
+    packet: &Packet,
+    direction: Direction,
+    client: &mut u32,
+    server: &mut u32,
+    seen: &mut u8,
+) {
+    if !packet.has(l4::ACK) || packet.fragment == Fragment::Later {
+        return;
+    }
+    match direction {
+        Direction::Out => {
+            *client = packet.acknowledgement;
+            *seen |= ACK_CLIENT;
+        }
+        Direction::In => {
+            *server = packet.acknowledgement;
+            *seen |= ACK_SERVER;
+        }
+    }
+}
+
+/// Ports of fragments: a first one leaves its own behind, a later one is given them.
+///
+/// # Errors
+/// [`DropReason::LateFragment`] where the first fragment was not seen.
+#[inline(always)]
+pub fn fragment(packet: &mut Packet, ifindex: u32) -> Result<(), DropReason> {
+    if packet.fragment == Fragment::Whole { Ok(()) } else { fragment_ports(packet, ifindex) }
+}
+
+#[inline(never)]
+fn fragment_ports(packet: &mut Packet, ifindex: u32) -> Result<(), DropReason> {
+    let key = FragmentKey {
+        source: packet.source,
+        destination: packet.destination,
+        id: packet.fragment_id,
+        ifindex,
+        // IPv6 tells datagrams apart by addresses and identification alone (RFC 8200).
+        protocol: match packet.version {
+            Version::V4 => packet.protocol,
+            Version::V6 => 0,
+        },
+        pad: [0; 3],
+    };
+    if packet.fragment == Fragment::First {
+        let ports = FragmentPorts { source: packet.source_port, destination: packet.destination_port };
+        return FRAGMENTS.insert(key, ports, 0).map_err(|_| DropReason::Internal);
+    }
+    // SAFETY: two half-words that are written once; an entry that is reused meanwhile gives ports of another
+    // datagram, whose flow must exist all the same.
+    let ports = unsafe { FRAGMENTS.get(key) }.ok_or(DropReason::LateFragment)?;
+    packet.source_port = ports.source;
+    packet.destination_port = ports.destination;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The socket buffer: the only place that touches packet memory.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{
+        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+use enforcer_common::verdict::DropReason;
+
+use crate::packet::{Bytes, Plain};
+
+/// Headers start before this offset: what the verifier needs to know of an offset that it cannot follow.
+const HEADERS: u32 = 0x3ff;
+
+/// A packet in a TC program.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Skb {
+    raw: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self { raw: ctx.skb.skb }
+    }
+
+    #[inline(always)]
+    pub fn raw(self) -> *mut __sk_buff {
+        self.raw
+    }
+
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        // SAFETY: the context of a running program is readable; the verifier admits this field.
+        unsafe { (*self.raw).len }
+    }
+
+    /// Interface that the program runs on.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.raw).ifindex }
+    }
+
+    /// Payload of each segment that the packet will become; 0: it is one.
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.raw).gso_size }
+    }
+
+    /// Writes `value`. All offsets and pointers into the packet that the verifier knew are void after it; `Bytes`
+    /// keeps none.
+    #[inline(always)]
+    pub fn store<T: Plain>(self, offset: u32, value: &T, flags: u64) -> Result<(), DropReason> {
+        // SAFETY: `value` is a readable `T`; the kernel checks the offset.
+        let result = unsafe {
+            bpf_skb_store_bytes(
+                self.raw.cast(),
+                offset,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                flags,
+            )
+        };
+        checked(result)
+    }
+
+    #[inline(always)]
+    pub fn l3_checksum(self, offset: u32, from: u64, to: u64, size: u64) -> Result<(), DropReason> {
+        // SAFETY: the kernel checks every argument.
+        checked(unsafe { bpf_l3_csum_replace(self.raw.cast(), offset, from, to, size) })
+    }
+
+    #[inline(always)]
+    pub fn l4_checksum(self, offset: u32, from: u64, to: u64, flags: u64) -> Result<(), DropReason> {
+        // SAFETY: the kernel checks every argument.
+        checked(unsafe { bpf_l4_csum_replace(self.raw.cast(), offset, from, to, flags) })
+    }
+
+    /// Makes the packet `length` bytes long; what is cut off is gone, what is new is zero.
+    #[inline(always)]
+    pub fn resize(self, length: u32) -> Result<(), DropReason> {
+        // SAFETY: the kernel checks the length.
+        checked(unsafe { bpf_skb_change_tail(self.raw, length, 0) })
+    }
+}
+
+#[inline(always)]
+fn checked(result: i64) -> Result<(), DropReason> {
+    if result == 0 { Ok(()) } else { Err(DropReason::Internal) }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn near<T: Plain>(&self, offset: u32) -> Option<T> {
+        // SAFETY: as in `len`.
+        let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
+        let mut offset = offset as usize;
+        // The compiler must not know the offset, or it removes the comparison that the verifier asks for
+        // ("math between pkt pointer and register with unbounded min value is not allowed").
+        // SAFETY: no instruction at all.
+        unsafe { core::arch::asm!("/* {0} */", inout(reg) offset, options(nomem, preserves_flags, nostack)) };
+        if offset <= HEADERS as usize {
+            let mut start = data + offset;
+            // Compared and read through the same register, or the verifier does not connect the two.
+            // SAFETY: no instruction at all.
+            unsafe {
+                core::arch::asm!("/* {0} */", inout(reg) start, options(nomem, preserves_flags, nostack))
+            };
+            if start + size_of::<T>() <= end {
+                // SAFETY: the `T` ends before the end of the linear part, which was asked for above, and nothing has
+                // moved it since. The verifier admits misaligned loads only on machines that allow them.
+                return Some(unsafe { *(start as *const T) });
+            }
+        }
+        // Too short, or the header lies outside the linear part.
+        self.read(offset as u32)
+    }
+
+    #[inline(always)]
+    fn read<T: Plain>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: `value` has room for a `T`; the kernel checks the offset.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.raw.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32)
+        };
+        // SAFETY: the helper has written the whole `T`, and every bit pattern is one.
+        if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    }
+}
