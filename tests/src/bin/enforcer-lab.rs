@@ -1,23 +1,17 @@
-//! `enforcer-lab`: what `cargo xtask demo` and `cargo xtask clean-lab` run.
+//! `enforcer-lab`: what `cargo xtask demo` and `cargo xtask clean-lab` run, and the probes that tests run in pods.
 
 use std::process::ExitCode;
 
-use enforcer_tests::{demo, lab::clean};
+use anyhow::{Context, Result, bail};
+use enforcer_tests::{demo, lab::clean, probe};
+
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+                     | tcp-connect ADDRESS:PORT";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let result = match args.as_slice() {
-        ["clean"] => clean::all_labs().map(|labs| {
-            eprintln!("removed {} labs {}", labs.len(), labs.join(" "));
-            true
-        }),
-        ["demo", flags @ ..] if flags.iter().all(|flag| ["--json", "--keep"].contains(flag)) => {
-            demo::run(demo::Options { json: flags.contains(&"--json"), keep: flags.contains(&"--keep") })
-        }
-        _ => Err(anyhow::anyhow!("usage: enforcer-lab clean | demo [--json] [--keep]")),
-    };
-    match result {
+    match run(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(err) => {
@@ -25,4 +19,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the probes' answers")]
+fn run(args: &[&str]) -> Result<bool> {
+    match args {
+        ["clean"] => {
+            let labs = clean::all_labs()?;
+            eprintln!("removed {} labs {}", labs.len(), labs.join(" "));
+        }
+        ["demo", flags @ ..] if flags.iter().all(|flag| ["--json", "--keep"].contains(flag)) => {
+            return demo::run(demo::Options {
+                json: flags.contains(&"--json"),
+                keep: flags.contains(&"--keep"),
+            });
+        }
+        ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
+        ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
+        ["tcp-connect", to] => println!("{}", probe::tcp_connect(to.parse().context(USAGE)?)?),
+        _ => bail!(USAGE),
+    }
+    Ok(true)
 }

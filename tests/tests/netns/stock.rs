@@ -1,0 +1,1 @@
+//! A stock WireGuard in the place of `enforcer tunnel`.
