@@ -1,12 +1,12 @@
 //! `enforcer-lab`: what `cargo xtask demo` and `cargo xtask clean-lab` run, and the probes that tests run in pods.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use enforcer_tests::{demo, lab::clean, probe};
+use enforcer_tests::{demo, lab::clean, probe, stock};
 
 const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
-                     | tcp-connect ADDRESS:PORT";
+                     | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +37,8 @@ fn run(args: &[&str]) -> Result<bool> {
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
         ["tcp-connect", to] => println!("{}", probe::tcp_connect(to.parse().context(USAGE)?)?),
+        ["stock-tunnel", device] => stock::exec(device, None)?,
+        ["stock-tunnel", device, netns] => stock::exec(device, Some(Path::new(netns)))?,
         _ => bail!(USAGE),
     }
     Ok(true)
