@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{process, setup};
+use crate::{build, process, setup};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -79,7 +79,11 @@ pub fn run(args: &Args) -> Result<()> {
             );
         }
         eprintln!("test: tier {tier:?}");
-        build(&cargo)?;
+        if tier == Tier::Netns {
+            // Its tests start the roles, which are no dependency that cargo would know of.
+            build::run(&build::Args::default())?;
+        }
+        compile(&cargo)?;
         cargo.args(["--no-fail-fast", "--"]).args(&args.filter);
         if tier == Tier::Netns {
             // The tests of a binary share one lab.
@@ -116,7 +120,7 @@ fn binaries() -> Result<Vec<(String, Tier)>> {
 }
 
 /// Compiles the same selection first: what does not compile is an error of its own, no failed test.
-fn build(cargo: &Command) -> Result<()> {
+fn compile(cargo: &Command) -> Result<()> {
     let mut build = process::cargo();
     build.args(cargo.get_args()).args(["--quiet", "--no-run"]);
     process::run(&mut build)
