@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod changes;
 pub mod cli;
 pub mod control;
+pub mod controller;
 pub mod datapath;
 pub mod model;
 pub mod netlink;

@@ -1,0 +1,286 @@
+//! `enforcer controller`: the only allocator of numbers and addresses, and the author of `status`.
+//!
+//! ```text
+//! manifests ─▶ Snapshot ─┐
+//!                        ├─▶ step (pure): allocate, resolve, status ─▶ state file, View
+//! last State ────────────┘
+//! ```
+
+use std::{
+    fs,
+    io::Read as _,
+    net::Ipv6Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use ipnet::{Ipv4Net, Ipv6Net};
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::{
+    control::{self, View},
+    netlink::Netlink,
+    resolve::{Resolved, resolve},
+    source::manifests,
+    state::{self, Condition, State},
+    store::Snapshot,
+};
+
+pub mod allocate;
+pub mod ranges;
+mod status;
+#[cfg(test)]
+mod tests;
+
+/// A failed save is tried again this often.
+const RETRY: Duration = Duration::from_secs(2);
+
+const DEFAULT_SERVICE_RANGE: &str = "198.18.0.0/16";
+const DEFAULT_WORKLOAD_RANGE: &str = "198.19.0.0/16";
+
+/// Give out addresses, and say of every object whether it works
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Folder of YAML that has the objects
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Where allocations are kept [default: DIR.state.json]
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Addresses of services; fixed once the state file exists [default: 198.18.0.0/16]
+    #[arg(long, value_name = "PREFIX")]
+    pub service_range: Option<Ipv4Net>,
+    /// Addresses of workloads, nodes and gateways; fixed once the state file exists [default: 198.19.0.0/16]
+    #[arg(long, value_name = "PREFIX")]
+    pub workload_range: Option<Ipv4Net>,
+    /// Folder of the control socket
+    #[arg(long, value_name = "DIR", default_value = "/run/enforcer/controller")]
+    pub run_dir: PathBuf,
+}
+
+/// Runs until the process ends.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
+    outside(&path, &args.manifests)?;
+    let _lock = lock(&path)?;
+    let saved = state::load(&path)?;
+    let before = match &saved {
+        Some(state) => adopt(state, &path, &args)?,
+        None => install(&args)?,
+    };
+    let taken = in_use(&before).await.context("cannot read the routes and addresses of this machine")?;
+    ranges::check(&before, &taken)?;
+    let mut snapshots = manifests::watch(&args.manifests)?;
+    fs::create_dir_all(&args.run_dir)
+        .with_context(|| format!("cannot make --run-dir {}", args.run_dir.display()))?;
+    let (views, view) = watch::channel(View::default());
+    let mut serving = tokio::spawn(control::serve(args.run_dir.join("controller.sock"), view, None));
+
+    let mut controller = Controller { path, saved, state: before, logged: Vec::new() };
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        let (view, is_saved) = controller.cycle(snapshot);
+        views.send_replace(view);
+        tokio::select! {
+            changed = snapshots.changed() => changed.context("the manifests are not watched any more")?,
+            () = tokio::time::sleep(RETRY), if !is_saved => {}
+            ended = &mut serving => return ended.context("the control socket has crashed")?,
+        }
+    }
+}
+
+/// What of the objects and the last state follows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub state: State,
+    pub resolved: Resolved,
+    pub shortages: allocate::Shortages,
+}
+
+/// One turn of the controller; pure. `now` is RFC 3339 and lands in conditions that changed.
+pub fn step(snapshot: &Snapshot, before: &State, now: &str) -> Step {
+    // What pods need depends on the connections, and those on addresses: first the addresses, then the blocks.
+    let (state, _) = allocate::allocate(snapshot, &status::workloads(snapshot, &Resolved::default()), before);
+    let workloads = status::workloads(snapshot, &resolve(snapshot, &state));
+    let (mut state, shortages) = allocate::allocate(snapshot, &workloads, &state);
+    let resolved = resolve(snapshot, &state);
+    status::write(snapshot, &resolved, &shortages, now, &mut state);
+    Step { state, resolved, shortages }
+}
+
+struct Controller {
+    path: PathBuf,
+    /// What the file says.
+    saved: Option<State>,
+    state: State,
+    /// Problems that are in the log already.
+    logged: Vec<String>,
+}
+
+impl Controller {
+    /// The view of this turn, and whether the file has it.
+    fn cycle(&mut self, snapshot: Arc<Snapshot>) -> (View, bool) {
+        let step = step(&snapshot, &self.state, &now());
+        let mut problems: Vec<String> = snapshot.problems.iter().map(ToString::to_string).collect();
+        problems.extend(step.resolved.problems(&snapshot).iter().map(ToString::to_string));
+        problems.extend(step.shortages.iter().map(|(key, message)| format!("{key}: {message}")));
+        problems.dedup();
+        for problem in problems.iter().filter(|problem| !self.logged.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        self.logged.clone_from(&problems);
+        self.state = step.state;
+        let failure = self.save();
+        let is_saved = failure.is_none();
+        let conditions = [
+            condition("StateSaved", "Saved", "SaveFailed", failure.into_iter().collect()),
+            condition("ManifestsAccepted", "Accepted", "Refused", problems),
+        ];
+        let name = self.path.display().to_string();
+        let view = View {
+            snapshot,
+            resolved: Arc::new(step.resolved),
+            state: Some(Arc::new(self.state.clone())),
+            role: json!({"role": "controller", "name": name, "conditions": conditions}),
+            ..View::default()
+        };
+        (view, is_saved)
+    }
+
+    /// Why the file could not be written. Allocations that are not saved are given to nobody: readers have the file.
+    fn save(&mut self) -> Option<String> {
+        if self.saved.as_ref() == Some(&self.state) {
+            return None;
+        }
+        match state::save(&self.path, &self.state) {
+            Ok(()) => {
+                self.saved = Some(self.state.clone());
+                None
+            }
+            Err(error) => {
+                let message = format!("{:#}", anyhow::Error::new(error));
+                tracing::error!("{message}; tried again in {} s", RETRY.as_secs());
+                Some(message)
+            }
+        }
+    }
+}
+
+fn condition(kind: &str, good: &str, bad: &str, failures: Vec<String>) -> Condition {
+    let is_good = failures.is_empty();
+    Condition {
+        kind: kind.to_owned(),
+        status: if is_good { "True" } else { "False" }.to_owned(),
+        reason: if is_good { good } else { bad }.to_owned(),
+        message: failures.join("\n"),
+        last_transition_time: None,
+    }
+}
+
+fn now() -> String {
+    let second = jiff::Timestamp::now().as_second();
+    jiff::Timestamp::from_second(second).map_or_else(|_| String::new(), |time| time.to_string())
+}
+
+/// A state file in the watched folder would be taken for a manifest.
+fn outside(path: &Path, manifests: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Ok(parent), Ok(manifests)) = (parent.canonicalize(), manifests.canonicalize()) else {
+        return Ok(());
+    };
+    ensure!(
+        !parent.starts_with(&manifests),
+        "--state {}: expected a file outside of --manifests {}",
+        path.display(),
+        manifests.display()
+    );
+    Ok(())
+}
+
+/// Two allocators would give one address twice.
+fn lock(path: &Path) -> anyhow::Result<Flock<fs::File>> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&beside)
+        .with_context(|| format!("cannot open {}", beside.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            bail!("another enforcer controller has the state file {}", path.display())
+        }
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", beside.display())),
+    }
+}
+
+/// Ranges are for the life of an install: addresses in use cannot be moved.
+fn adopt(state: &State, path: &Path, args: &Args) -> anyhow::Result<State> {
+    let pairs = [
+        ("--service-range", args.service_range, state.service_range),
+        ("--workload-range", args.workload_range, state.workload_range),
+    ];
+    for (flag, given, kept) in pairs {
+        if let Some(given) = given.filter(|given| *given != kept) {
+            bail!("{flag} {given}: state file {} was made with {kept}, expected the same", path.display());
+        }
+    }
+    Ok(state.clone())
+}
+
+fn install(args: &Args) -> anyhow::Result<State> {
+    let or = |given: Option<Ipv4Net>, default: &str| given.map_or_else(|| default.parse(), Ok);
+    let service_range = or(args.service_range, DEFAULT_SERVICE_RANGE)?;
+    let workload_range = or(args.workload_range, DEFAULT_WORKLOAD_RANGE)?;
+    Ok(State::new(random_ula()?, service_range, workload_range))
+}
+
+/// RFC 4193: fd and 40 random bits.
+fn random_ula() -> anyhow::Result<Ipv6Net> {
+    let mut bytes = [0; 16];
+    bytes[0] = 0xfd;
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes[1..6]))
+        .context("cannot read /dev/urandom")?;
+    Ok(Ipv6Net::new(Ipv6Addr::from(bytes), 48)?)
+}
+
+/// Addresses and routes of this machine that are not ours: an agent beside us has routes to the very ranges.
+async fn in_use(state: &State) -> anyhow::Result<Vec<ranges::Taken>> {
+    let netlink = Netlink::open(None)?;
+    let links = netlink.links().await?;
+    let name = |index: u32| {
+        let link = links.iter().find(|link| link.ifindex == index);
+        link.map_or_else(|| format!("device {index}"), |link| link.name.clone())
+    };
+    let ours = |name: &str| name == "enforcer0" || name == "tunnel0" || name.starts_with("ef-");
+    let own_prefixes = [state.service_range.into(), state.workload_range.into()];
+    let mut taken = Vec::new();
+    for (index, address) in netlink.addresses(None).await? {
+        let name = name(index);
+        if !ours(&name) {
+            taken.push((format!("address of {name}"), address));
+        }
+    }
+    for (prefix, index) in netlink.routed_prefixes().await? {
+        match index.map(name) {
+            Some(name) if ours(&name) => {}
+            Some(name) => taken.push((format!("route of {name}"), prefix)),
+            // Blackholes: the boot guard's and an agent's are of our ranges exactly.
+            None if own_prefixes.contains(&prefix) || is_own_v6(state, prefix) => {}
+            None => taken.push(("route without a device".to_owned(), prefix)),
+        }
+    }
+    Ok(taken)
+}
+
+fn is_own_v6(state: &State, prefix: ipnet::IpNet) -> bool {
+    ipnet::IpNet::from(state.ula).contains(&prefix)
+}
