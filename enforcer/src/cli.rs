@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::controller;
+
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
 #[command(name = "enforcer", version, max_term_width = 100)]
@@ -24,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Give out addresses, and say of every object whether it works
+    Controller(controller::Args),
     /// Show how a role is doing
     Status(ask::StatusArgs),
     /// List objects, or show one, with their status
@@ -49,6 +53,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Controller(args) => role::run(controller::run(args)),
         Command::Status(args) => ask::status(&args),
         Command::Get(args) => ask::get(&args),
         Command::Describe(args) => describe::run(&args),

@@ -42,7 +42,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const DEFAULT_SERVICE_RANGE: &str = "198.18.0.0/16";
 const DEFAULT_WORKLOAD_RANGE: &str = "198.19.0.0/16";
 
-/// Give out addresses, and say of every object whether it works
+/// What `enforcer controller` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Folder of YAML that has the objects
