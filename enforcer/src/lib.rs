@@ -9,6 +9,7 @@ pub mod cli;
 pub mod control;
 pub mod controller;
 pub mod datapath;
+pub mod keygen;
 pub mod model;
 pub mod netlink;
 pub mod netns;

@@ -3,9 +3,26 @@
 //! One device per peer gateway on a node, one device with all nodes as peers at a gateway. Peers are diffed, never
 //! rebuilt.
 
-use std::net::SocketAddr;
+mod diff;
+mod kernel;
+pub mod process;
+mod tun;
+mod uapi;
+mod userspace;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use uapi::ParseError;
+
+use crate::netlink::{Netlink, NetlinkError};
 
 /// Seconds between keepalives, on both ends: tunnel liveness counts on them.
 pub const KEEPALIVE: u16 = 2;
@@ -61,6 +78,57 @@ pub trait Tunnel: Send {
     fn remove_device(&mut self, name: &str) -> Result<(), TunnelError>;
 }
 
+/// Which kind of tunnel to use.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Mode {
+    /// The kernel's WireGuard if it has it, else the user-space process.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
+}
+
+/// Opens the tunnel devices of one tunnel netns (`None`: the own one).
+///
+/// `run_dir` is the folder that the tunnel process serves. Every method of the result blocks for at most a few
+/// seconds, and may be called from inside or outside of a tokio runtime.
+pub fn open(mode: Mode, run_dir: &Path, netns: Option<&Path>) -> Result<Box<dyn Tunnel>, TunnelError> {
+    let kernel = match mode {
+        Mode::Auto => kernel::is_available(netns)?,
+        Mode::Kernel => true,
+        Mode::Userspace => false,
+    };
+    Ok(if kernel {
+        Box::new(kernel::Kernel::new(netns))
+    } else {
+        Box::new(userspace::Userspace::new(run_dir, netns))
+    })
+}
+
+/// What the tunnel process needs to know to serve a device: `RUN_DIR/tunnels/DEVICE.json`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Description {
+    /// Also the name of the file.
+    pub device: String,
+    /// Where the TUN is; absent: the process's own namespace.
+    #[serde(default)]
+    pub netns: Option<PathBuf>,
+    /// Bytes.
+    pub mtu: u16,
+}
+
+/// Folder below the run directory with the descriptions, and the saved configurations beside them.
+pub fn descriptions(run_dir: &Path) -> PathBuf {
+    run_dir.join("tunnels")
+}
+
+/// Where every WireGuard tool looks for the UAPI socket of a user-space device.
+pub fn socket_path(device: &str) -> PathBuf {
+    Path::new(SOCKET_DIR).join(format!("{device}.sock"))
+}
+
+const SOCKET_DIR: &str = "/var/run/wireguard";
+
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     #[error("tunnel device {name}: cannot {action}")]
@@ -68,6 +136,65 @@ pub enum TunnelError {
         name: String,
         action: &'static str,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    #[error("tunnel device {name}: its link cannot be changed")]
+    Link {
+        name: String,
+        #[source]
+        source: NetlinkError,
+    },
+    #[error("tunnel device {name}: nothing answers at {}, is `enforcer tunnel` running?", path.display())]
+    NotServed {
+        name: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("tunnel device {name}: configuration was not understood or refused")]
+    Configuration {
+        name: String,
+        #[source]
+        source: ParseError,
+    },
+}
+
+impl TunnelError {
+    /// True if nothing is wrong with the configuration and trying again later is the cure.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::NotServed { .. })
+    }
+
+    fn device(name: &str, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Device { name: name.to_owned(), action, source }
+    }
+
+    fn link(name: &str) -> impl FnOnce(NetlinkError) -> Self {
+        move |source| Self::Link { name: name.to_owned(), source }
+    }
+}
+
+/// Runs requests to rtnetlink in `netns` to their end.
+///
+/// They get a runtime and a thread of their own, because this module is called from tokio workers, which must not
+/// wait for a runtime.
+fn with_netlink<T: Send>(
+    netns: Option<&Path>,
+    requests: impl AsyncFnOnce(Netlink) -> Result<T, NetlinkError> + Send,
+) -> Result<T, NetlinkError> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| NetlinkError::Open { netns: netns.map(Into::into), source })?;
+        runtime.block_on(async { requests(Netlink::open(netns)?).await })
+    };
+    thread::scope(|scope| {
+        scope.spawn(run).join().unwrap_or_else(|_| {
+            Err(NetlinkError::Open {
+                netns: netns.map(Into::into),
+                source: io::Error::other("the thread of the requests panicked"),
+            })
+        })
+    })
 }
