@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::controller;
+use crate::{keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
@@ -36,6 +37,10 @@ enum Command {
     Describe(describe::DescribeArgs),
     /// Follow verdicts as they are made, one line each
     Monitor(monitor::MonitorArgs),
+    /// Make a WireGuard key, or reuse one, and print the object with its public half
+    Keygen(keygen::Args),
+    /// Serve tunnel devices with WireGuard in user space
+    Tunnel(tunnel::process::Args),
 }
 
 /// Runs the command line and returns the exit code; errors go to standard error.
@@ -58,6 +63,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Get(args) => ask::get(&args),
         Command::Describe(args) => describe::run(&args),
         Command::Monitor(args) => monitor::run(&args),
+        Command::Keygen(args) => Ok(out::data(&keygen::manifest(&args)?).map(|()| ExitCode::SUCCESS)?),
+        Command::Tunnel(args) => role::run(tunnel::process::run(args)),
     }
 }
 

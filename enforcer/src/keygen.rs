@@ -27,7 +27,6 @@ pub enum KeyError {
     Malformed { path: PathBuf },
 }
 
-/// Makes a private key, or reuses the one in the file, and prints the object with its public half.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -52,20 +51,14 @@ enum Object {
         /// File of the private key; it is made with mode 0600 if it does not exist.
         #[arg(long)]
         key: PathBuf,
-        /// Where nodes reach the gateway.
-        #[arg(long, value_name = "ADDRESS:PORT", required = true)]
+        /// Where nodes reach the gateway; may be given more than once.
+        #[arg(long, value_name = "ADDRESS:PORT")]
         endpoint: Vec<SocketAddr>,
     },
 }
 
-/// Role main: prints the manifest.
-#[expect(clippy::print_stdout, reason = "the manifest is the output of this command")]
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    print!("{}", manifest(args)?);
-    Ok(())
-}
-
-fn manifest(args: &Args) -> Result<String, KeyError> {
+/// Makes or reads the key and returns the YAML object with its public half.
+pub fn manifest(args: &Args) -> Result<String, KeyError> {
     Ok(match &args.object {
         Object::Node { name, key, cluster } => {
             node_manifest(name, cluster, &public_key(&ensure_private_key(key)?))
@@ -77,24 +70,41 @@ fn manifest(args: &Args) -> Result<String, KeyError> {
 }
 
 fn node_manifest(name: &str, cluster: &str, public: &[u8; 32]) -> String {
+    let (name, cluster) = (quoted(name), quoted(cluster));
     format!(
-        "apiVersion: enforcer.dev/v1alpha1\n\
-         kind: TunnelNode\n\
-         metadata:\n  name: {name:?}\n\
-         spec:\n  publicKey: {}\n  cluster: {cluster:?}\n  node: {name:?}\n",
+        "apiVersion: enforcer.dev/v1alpha1
+kind: TunnelNode
+metadata:
+  name: {name}
+spec:
+  publicKey: {}
+  cluster: {cluster}
+  node: {name}
+",
         encode_key(public)
     )
 }
 
 fn gateway_manifest(name: &str, endpoints: &[SocketAddr], public: &[u8; 32]) -> String {
-    let endpoints: String = endpoints.iter().map(|endpoint| format!("  - \"{endpoint}\"\n")).collect();
+    let endpoints: Vec<String> = endpoints.iter().map(|endpoint| quoted(&endpoint.to_string())).collect();
     format!(
-        "apiVersion: enforcer.dev/v1alpha1\n\
-         kind: TunnelGateway\n\
-         metadata:\n  name: {name:?}\n\
-         spec:\n  publicKey: {}\n  endpoints:\n{endpoints}",
-        encode_key(public)
+        "apiVersion: enforcer.dev/v1alpha1
+kind: TunnelGateway
+metadata:
+  name: {}
+spec:
+  publicKey: {}
+  endpoints: [{}]
+",
+        quoted(name),
+        encode_key(public),
+        endpoints.join(", ")
     )
+}
+
+/// A JSON string is a YAML string whatever it holds.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Public half of a private key.
@@ -152,4 +162,93 @@ fn random_key() -> io::Result<[u8; 32]> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A file in a folder of this test, removed with it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("enforcer-keygen-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn key(&self) -> PathBuf {
+            self.0.join("key")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_new_key_is_for_its_owner_only_and_is_kept_the_second_time() {
+        let folder = Folder::new("new");
+        let first = ensure_private_key(&folder.key()).unwrap();
+        let mode = std::fs::metadata(folder.key()).unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        assert_eq!(ensure_private_key(&folder.key()).unwrap(), first);
+        assert_eq!(read_private_key(&folder.key()).unwrap(), first);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let folder = Folder::new("readable");
+        ensure_private_key(&folder.key()).unwrap();
+        for mode in [0o640, 0o604] {
+            std::fs::set_permissions(folder.key(), std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = ensure_private_key(&folder.key()).unwrap_err();
+            assert!(matches!(error, KeyError::Readable { mode: found, .. } if found == mode), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_holds_no_key_is_kept_and_refused() {
+        let folder = Folder::new("malformed");
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.key()).unwrap();
+        file.write_all(b"a shopping list\n").unwrap();
+        assert!(matches!(ensure_private_key(&folder.key()), Err(KeyError::Malformed { .. })));
+        assert_eq!(std::fs::read_to_string(folder.key()).unwrap(), "a shopping list\n");
+    }
+
+    #[test]
+    fn the_public_half_is_the_one_of_rfc_7748() {
+        let private = [
+            0x77, 0x07, 0x6d, 0x0a, 0x73, 0x18, 0xa5, 0x7d, 0x3c, 0x16, 0xc1, 0x72, 0x51, 0xb2, 0x66, 0x45,
+            0xdf, 0x4c, 0x2f, 0x87, 0xeb, 0xc0, 0x99, 0x2a, 0xb1, 0x77, 0xfb, 0xa5, 0x1d, 0xb9, 0x2c, 0x2a,
+        ];
+        assert_eq!(encode_key(&public_key(&private)), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
+    }
+
+    #[test]
+    fn manifests_are_what_the_store_reads() {
+        let key = [7; 32];
+        let node: serde_json::Value =
+            serde_norway::from_str(&node_manifest("node-1", "yes: \"quoted\"", &key)).unwrap();
+        assert_eq!(
+            node,
+            serde_json::json!({
+                "apiVersion": "enforcer.dev/v1alpha1", "kind": "TunnelNode", "metadata": {"name": "node-1"},
+                "spec": {"publicKey": encode_key(&key), "cluster": "yes: \"quoted\"", "node": "node-1"},
+            })
+        );
+        let endpoints = ["203.0.113.1:51820".parse().unwrap(), "[2001:db8::1]:51820".parse().unwrap()];
+        let gateway: serde_json::Value =
+            serde_norway::from_str(&gateway_manifest("eu-1", &endpoints, &key)).unwrap();
+        assert_eq!(
+            gateway,
+            serde_json::json!({
+                "apiVersion": "enforcer.dev/v1alpha1", "kind": "TunnelGateway", "metadata": {"name": "eu-1"},
+                "spec": {"publicKey": encode_key(&key), "endpoints": ["203.0.113.1:51820", "[2001:db8::1]:51820"]},
+            })
+        );
+    }
+}
