@@ -156,8 +156,8 @@ fn random_key() -> io::Result<[u8; 32]> {
     let mut key = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     // What every X25519 does before use; clamped already, all tools show the same text.
-    key[0] &= 248;
-    key[31] = (key[31] & 127) | 64;
+    key[0] &= 0b1111_1000;
+    key[31] = (key[31] & 0b0111_1111) | 0b0100_0000;
     Ok(key)
 }
 

@@ -100,8 +100,8 @@ fn a_key_that_the_device_clamped_is_the_same_key() {
     let config = DeviceConfig { private_key: [0xff; 32], ..wanted(vec![]) };
     let mut device = brought(&config);
     if let Some(key) = &mut device.private_key {
-        key[0] &= 248;
-        key[31] = (key[31] & 127) | 64;
+        key[0] &= 0b1111_1000;
+        key[31] = (key[31] & 0b0111_1111) | 0b0100_0000;
     }
     assert!(difference(&config, &device).is_empty());
 }

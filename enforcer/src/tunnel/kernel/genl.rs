@@ -84,9 +84,8 @@ impl Genl {
                 let answer = NetlinkMessage::<GenlMessage<T>>::deserialize(rest).map_err(io::Error::other)?;
                 match answer.payload {
                     NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    NetlinkPayload::Done(_) => return Ok(answers),
                     NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                    NetlinkPayload::Error(_) => return Ok(answers),
+                    NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(answers),
                     _ => {}
                 }
                 let length = answer.header.length.next_multiple_of(4) as usize;

@@ -207,14 +207,14 @@ impl Served {
         if let Err(error) = self.save() {
             tracing::warn!(path = %self.path.display(), %error, "configuration is not saved");
         }
-        self.wake_peers().await;
+        self.wake_peers();
     }
 
     /// Starts the handshake that gotatun gave up.
     ///
     /// After 90 seconds without an answer it stays silent until a packet wants out, keepalive or not, and two such
     /// ends would never meet again by themselves.
-    async fn wake_peers(&self) {
+    fn wake_peers(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         for (key, peer) in &self.wanted.peers {
             let silent = now.saturating_sub(peer.last_handshake) > SESSION_SECONDS;

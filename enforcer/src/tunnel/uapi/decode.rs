@@ -34,7 +34,7 @@ impl Set {
             let pair = Pair::new(index, text)?;
             match (pair.key, set.peers.last_mut()) {
                 ("public_key", _) => {
-                    set.peers.push(SetPeer { public_key: pair.hex("public_key")?, ..SetPeer::default() })
+                    set.peers.push(SetPeer { public_key: pair.hex("public_key")?, ..SetPeer::default() });
                 }
                 (_, Some(peer)) => peer.read(&pair)?,
                 ("private_key", None) => set.private_key = Some(pair.hex("private_key")?),
