@@ -59,7 +59,7 @@ fn interface_request(name: &str) -> libc::ifreq {
     // SAFETY: every field of ifreq is an integer, an array of them or a union of such: all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte.cast_signed();
+        *slot = libc::c_char::from_ne_bytes([byte]);
     }
     request
 }
