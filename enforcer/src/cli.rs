@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::controller;
 use crate::{keygen, tunnel};
+use crate::{controller, dns};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Give out addresses, and say of every object whether it works
     Controller(controller::Args),
+    /// Answer the names of services, and forward nothing
+    Dns(dns::Args),
     /// Show how a role is doing
     Status(ask::StatusArgs),
     /// List objects, or show one, with their status
@@ -59,6 +62,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Controller(args) => role::run(controller::run(args)),
+        Command::Dns(args) => role::run(dns::run(args)),
         Command::Status(args) => ask::status(&args),
         Command::Get(args) => ask::get(&args),
         Command::Describe(args) => describe::run(&args),

@@ -10,6 +10,7 @@ pub mod control;
 pub mod controller;
 pub mod datapath;
 pub mod keygen;
+pub mod dns;
 pub mod model;
 pub mod netlink;
 pub mod netns;

@@ -25,6 +25,7 @@ mod selector;
 mod tests;
 
 pub use connections::{REFERENCES, references};
+pub(crate) use destinations::host_name;
 pub use selector::{FailedLabel, FailedTerm, match_pod};
 
 /// Domain of [`Destination::fqdn`]; `enforcer dns --cluster-domain` may serve another one.
