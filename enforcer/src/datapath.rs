@@ -4,6 +4,7 @@
 //! `aya`.
 
 pub mod fake;
+pub mod faulty;
 pub mod gateway;
 pub mod kernel;
 pub mod program;

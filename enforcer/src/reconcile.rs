@@ -97,3 +97,6 @@ pub fn carry_out(datapath: &mut impl Datapath, plan: &[Op]) -> Vec<(Op, Datapath
 pub fn carry_out_gateway(datapath: &mut impl GatewayDatapath, plan: &[GwOp]) -> Vec<(GwOp, DatapathError)> {
     plan.iter().filter_map(|op| datapath.apply(op).err().map(|error| (op.clone(), error))).collect()
 }
+
+#[cfg(test)]
+mod tests;

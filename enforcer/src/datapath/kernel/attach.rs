@@ -96,7 +96,7 @@ impl Kernel {
         let links = in_netns(&|| sys::device_links(device.ifindex, attach_type)).map_err(failed("attach"))?;
         let target = Target::Device { netns: namespace, ifindex: device.ifindex, name: device.name.clone() };
         let path = self.pins.links().join(pin_name(program, &target));
-        for old in self.attachments()?.into_iter().filter(|old| old.is_for(program, &target)) {
+        for (old, ..) in self.pinned_links()?.into_iter().filter(|(old, ..)| old.is_for(program, &target)) {
             if links.contains(&old.link_id) {
                 self.replace(&old).map_err(failed("replace"))?;
                 // The device may have been renamed since.
@@ -262,11 +262,18 @@ fn failed(program: Program, action: &'static str, target: String, source: io::Er
     AttachError::Target { program: program.name(), action, target, source }
 }
 
+/// Detaches what is pinned here and removes the pin.
 fn unpin(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let link = match sys::get(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        link => link?,
+    };
+    match sys::detach_link(link.as_fd()) {
+        // What it was attached to is gone.
+        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => return Err(error),
+        _ => (),
     }
+    fs::remove_file(path)
 }
 
 /// Inode of a network namespace, as pins and `ip netns` know it.
