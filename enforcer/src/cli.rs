@@ -14,9 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::controller;
-use crate::{keygen, tunnel};
-use crate::{controller, dns};
+use crate::{controller, dns, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
