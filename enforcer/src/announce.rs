@@ -113,9 +113,10 @@ pub enum Answer {
     Released {
         uid: String,
     },
-    /// The binding is not taken over, and why.
+    /// The binding is not taken over, and why: it has no grant here.
     Refused {
         uid: String,
+        generation: u64,
         message: String,
     },
 }

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{controller, dns, keygen, tunnel};
+use crate::{gateway, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Monitor(monitor::MonitorArgs),
     /// Make a WireGuard key, or reuse one, and print the object with its public half
     Keygen(keygen::Args),
+    /// Run the far end of the tunnel, beside the services
+    Gateway(gateway::Args),
     /// Serve tunnel devices with WireGuard in user space
     Tunnel(tunnel::process::Args),
 }
@@ -66,6 +69,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Describe(args) => describe::run(&args),
         Command::Monitor(args) => monitor::run(&args),
         Command::Keygen(args) => Ok(out::data(&keygen::manifest(&args)?).map(|()| ExitCode::SUCCESS)?),
+        Command::Gateway(args) => role::run(gateway::run(args)),
         Command::Tunnel(args) => role::run(tunnel::process::run(args)),
     }
 }

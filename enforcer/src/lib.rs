@@ -11,6 +11,8 @@ pub mod controller;
 pub mod datapath;
 pub mod keygen;
 pub mod dns;
+pub mod gateway;
+pub mod keygen;
 pub mod model;
 pub mod netlink;
 pub mod netns;

@@ -268,9 +268,9 @@ impl Client {
                 self.leaving.remove(&uid);
                 self.tell(AckUpdate::Released { gateway, uid }).await
             }
-            Answer::Refused { uid, message } => {
+            Answer::Refused { uid, generation, message } => {
                 warn!(gateway, uid, message, "the gateway refused a binding");
-                Ok(())
+                self.tell(AckUpdate::Live { gateway, uid, generation, grants: BTreeSet::new() }).await
             }
             Answer::Hello { .. } => Ok(()),
         }

@@ -22,7 +22,7 @@ use std::{
 use aya::Ebpf;
 use enforcer_common::{
     config::TunnelSeen,
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, FlowState},
     gateway::GwFlow,
     maps::name,
 };
@@ -181,6 +181,15 @@ impl KernelGateway {
 
     pub fn flow(&self, key: &FlowKey) -> Result<Option<GwFlow>, DatapathError> {
         self.maps.flows.get(key)
+    }
+
+    /// Turns a flow *revoking*: from then on it passes resets only. Returns it as it then is; `None`: it is gone.
+    pub fn revoke_flow(&mut self, key: &FlowKey) -> Result<Option<GwFlow>, DatapathError> {
+        let Some(flow) = self.flow(key)? else { return Ok(None) };
+        if flow.state != FlowState::Revoking as u8 {
+            self.maps.flows.set(*key, GwFlow { state: FlowState::Revoking as u8, ..flow })?;
+        }
+        Ok(Some(flow))
     }
 
     /// How full the maps are. Counts their keys one by one: for status, not for every second.

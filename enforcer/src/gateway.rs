@@ -1,0 +1,184 @@
+//! The gateway role: the far end of the tunnel.
+//!
+//! Keeps the gateway's maps, its tunnel device and its announce connections equal to the objects and to what the
+//! nodes say. The kernel forwards; killing this process opens, closes and resets nothing.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{broadcast, mpsc, watch},
+};
+use tracing::{info, warn};
+
+use crate::{
+    control::{self, View},
+    datapath::{
+        gateway::GatewayDatapath as _,
+        kernel::{KernelGateway, Options},
+    },
+    keygen,
+    netlink::Netlink,
+    source::manifests,
+    state::{default_path, watch_state},
+    tunnel::Mode,
+};
+
+pub mod allowed;
+mod clock;
+pub mod compile;
+mod far_end;
+pub mod health;
+mod manager;
+mod monitor;
+mod network;
+pub mod numbers;
+pub mod ports;
+mod probe;
+pub mod registry;
+pub mod reset;
+mod revoke;
+mod sessions;
+mod status;
+mod store;
+
+use manager::{Channels, Manager, Parts, Settings};
+
+/// Flags of `enforcer gateway`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Folder with the YAML objects
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// State file of the controller; DIR.state.json where absent
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Name of the TunnelGateway that this process is
+    #[arg(long)]
+    name: String,
+    /// Private key, as `enforcer keygen gateway` made it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Folder for what belongs to this process; /run/enforcer/NAME where absent
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// BPF file system to pin programs and maps in; /sys/fs/bpf/enforcer-NAME where absent
+    #[arg(long, value_name = "DIR")]
+    bpffs: Option<PathBuf>,
+    /// Which WireGuard to use
+    #[arg(long, value_enum, default_value_t)]
+    tunnel: Mode,
+    /// UDP port of the tunnel; the port of the TunnelGateway's first endpoint where absent
+    #[arg(long, value_name = "PORT")]
+    listen_port: Option<u16>,
+}
+
+/// Runs the gateway until it is told to stop.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let run_dir = args.run_dir.clone().unwrap_or_else(|| PathBuf::from("/run/enforcer").join(&args.name));
+    let bpffs =
+        args.bpffs.clone().unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/enforcer-{}", args.name)));
+    std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
+    let _lock = lock(&run_dir)?;
+    let changed_sysctls = ports::reserve().context("ports 61000-65535 cannot be kept for translation")?;
+    for change in &changed_sysctls {
+        info!(change, "keeping ports 61000-65535 for translation");
+    }
+    let settings = Settings {
+        device: far_end::device_name(&args.name),
+        private_key: keygen::read_private_key(&args.key)?,
+        listen_port: args.listen_port,
+        bindings: run_dir.join("bindings.json"),
+        changed_sysctls,
+        name: args.name.clone(),
+    };
+    let far_end = far_end::FarEnd::open(args.tunnel, run_dir.clone()).await?;
+    let mut datapath = KernelGateway::open(&bpffs, &Options::default())
+        .with_context(|| format!("cannot open the datapath in {}", bpffs.display()))?;
+    let events = datapath.take_events().context("cannot read the kernel's events")?;
+    let kept = store::load(&settings.bindings).unwrap_or_else(|error| {
+        warn!(error = far_end::chain(&error), "starting without what the nodes announced before");
+        None
+    });
+    let bindings_known = kept.is_some();
+    let kept = kept.unwrap_or_default();
+    let parts = Parts {
+        actual: datapath.dump().context("cannot read the kernel's maps")?,
+        datapath,
+        far_end: far_end.clone(),
+        netlink: Netlink::open(None)?,
+        injector: reset::Injector::open().context("cannot open raw sockets for resets")?,
+        registry: kept.registry,
+        numbers: kept.numbers,
+        bindings_known,
+    };
+    let (channels, ends) = channels(&args)?;
+    tokio::spawn(far_end.keep(ends.wanted, ends.tunnel));
+    tokio::spawn(probe::run(ends.targets, ends.reports));
+    let (listeners, _) = broadcast::channel(1024);
+    if let Some(events) = events {
+        tokio::spawn(monitor::run(events, ends.names, listeners.clone()));
+    }
+    let stop = stop_signal()?;
+    let serving = control::serve(run_dir.join("gateway.sock"), ends.view, Some(listeners));
+    tokio::select! {
+        result = Manager::new(settings, channels, parts).run(stop) => result,
+        result = serving => result,
+    }
+}
+
+/// The other tasks' ends of the channels.
+struct Ends {
+    wanted: watch::Receiver<Option<crate::tunnel::DeviceConfig>>,
+    tunnel: watch::Sender<far_end::Health>,
+    targets: watch::Receiver<std::collections::BTreeSet<SocketAddr>>,
+    reports: mpsc::Sender<probe::Report>,
+    names: watch::Receiver<Arc<monitor::Names>>,
+    view: watch::Receiver<View>,
+}
+
+fn channels(args: &Args) -> anyhow::Result<(Channels, Ends)> {
+    let snapshots = manifests::watch(&args.manifests)?;
+    let states = watch_state(args.state.clone().unwrap_or_else(|| default_path(&args.manifests)));
+    let (say, said) = mpsc::channel(64);
+    let (peers, _) = watch::channel(Arc::default());
+    let (report, reports) = mpsc::channel(64);
+    let (targets, wanted_targets) = watch::channel(std::collections::BTreeSet::new());
+    let (wanted, wanted_device) = watch::channel(None);
+    let (tunnel_health, tunnel) = watch::channel(far_end::Health::default());
+    let (names, known_names) = watch::channel(Arc::default());
+    let (view, viewed) = watch::channel(View::default());
+    let channels =
+        Channels { snapshots, states, said, say, peers, reports, targets, wanted, tunnel, names, view };
+    let ends = Ends {
+        wanted: wanted_device,
+        tunnel: tunnel_health,
+        targets: wanted_targets,
+        reports: report,
+        names: known_names,
+        view: viewed,
+    };
+    Ok((channels, ends))
+}
+
+/// One gateway per run directory: a second one would undo what the first does.
+fn lock(run_dir: &std::path::Path) -> anyhow::Result<Flock<std::fs::File>> {
+    let path = run_dir.join("gateway.lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("another gateway runs with {}", run_dir.display()))
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

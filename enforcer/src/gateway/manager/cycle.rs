@@ -1,0 +1,296 @@
+//! One cycle, from what is known to what the kernel, the tunnel and the nodes are told.
+//!
+//! The order is the contract: programs before peers, denials before grants, the kernel before `Live`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use enforcer_common::{
+    Addr,
+    config::{ANNOUNCE_PORT, GatewayConfig},
+};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Listening, Manager};
+use crate::{
+    announce::server::{self, ServerConfig},
+    datapath::{
+        fake::FakeGateway,
+        gateway::{GatewayDatapath as _, GwOp},
+        kernel::Device,
+        program::Program,
+    },
+    gateway::{
+        allowed::{self, Allowed},
+        clock,
+        compile::{self, Inputs},
+        far_end::{self, chain},
+        monitor::Names,
+        network::{self, TunnelNetwork},
+        store,
+    },
+    keygen,
+    reconcile::{carry_out_gateway, plan_gateway},
+    resolve::Gateway,
+};
+
+impl Manager {
+    pub(super) async fn cycle(&mut self) {
+        self.dirty = false;
+        if self.objects_due {
+            self.resolve_objects();
+            self.network_due = true;
+        }
+        self.problems.clear();
+        if let Some(gateway) = self.own_gateway() {
+            self.bring_about(&gateway).await;
+        }
+        self.keep();
+        let names = Names::new(&self.resolved, &self.registry, &self.numbers, self.boot_time_unix_ns);
+        self.channels.names.send_replace(Arc::new(names));
+        self.publish();
+    }
+
+    /// This gateway's object, if it can be worked with.
+    fn own_gateway(&mut self) -> Option<Gateway> {
+        let name = &self.settings.name;
+        let Some(gateway) = self.resolved.gateways.get(name).cloned() else {
+            let message = format!("TunnelGateway {name} is not there, not valid, or has no addresses yet");
+            self.problems.insert("Valid", ("NotResolved", message));
+            return None;
+        };
+        if gateway.public_key != keygen::public_key(&self.settings.private_key) {
+            let message = format!("the publicKey of TunnelGateway {name} is not that of --key");
+            self.problems.insert("Valid", ("OtherKey", message));
+            return None;
+        }
+        Some(gateway)
+    }
+
+    async fn bring_about(&mut self, gateway: &Gateway) {
+        let Some(network) = self.tunnel_network(gateway).await else { return };
+        let Some(allowed) = self.backend_network(gateway, network.ifindex).await else { return };
+        let targets = compile::targets(&gateway.name, &self.resolved, &allowed);
+        self.health.set_targets(&targets, &self.adopted);
+        self.channels.targets.send_if_modified(|current| {
+            let differs = *current != targets;
+            *current = targets;
+            differs
+        });
+        let inputs = Inputs {
+            gateway,
+            resolved: &self.resolved,
+            registry: &self.registry,
+            allowed: &allowed,
+            ways: &self.ways.ways,
+            health: &self.health,
+            config: GatewayConfig {
+                gateway4: Addr::v4(gateway.v4),
+                gateway6: Addr::v6(gateway.v6),
+                tunnel_ifindex: network.ifindex,
+                tunnel_mtu: network.mtu,
+            },
+            boot_time_unix_ns: self.boot_time_unix_ns,
+        };
+        self.compiled = compile::compile(&inputs, &self.actual, &mut self.numbers);
+        self.warn_refused();
+        self.apply();
+        self.keep();
+        self.listen(gateway, &network);
+        self.want_peers(gateway);
+        self.sessions.acknowledge(&self.registry, &self.compiled, &self.actual);
+        self.revoke(clock::boot_ns());
+    }
+
+    /// Makes sure of the tunnel device, with the program on it before anything can come through.
+    async fn tunnel_network(&mut self, gateway: &Gateway) -> Option<TunnelNetwork> {
+        let wanted =
+            self.network.as_ref().map(|network| TunnelNetwork::of(gateway, &self.resolved, network.ifindex));
+        if !self.network_due && wanted == self.network {
+            return wanted;
+        }
+        let ifindex = match self.far_end.ensure(&self.settings.device, gateway.mtu).await {
+            Ok(ifindex) => ifindex,
+            Err(error) => return self.failed("TunnelUp", "NoDevice", &error),
+        };
+        self.attach(Program::GwFromTunnel, ifindex, self.settings.device.clone())?;
+        let network = TunnelNetwork::of(gateway, &self.resolved, ifindex);
+        if let Err(error) = network.apply(&self.netlink).await {
+            return self.failed("TunnelUp", "NoNetwork", &error);
+        }
+        self.network = Some(network.clone());
+        Some(network)
+    }
+
+    /// Finds the ways to the backends and puts the program on the devices they lead through.
+    async fn backend_network(&mut self, gateway: &Gateway, tunnel: u32) -> Option<Allowed> {
+        let own = match network::own(&self.netlink, &self.resolved).await {
+            Ok(own) => own,
+            Err(error) => return self.failed("Programmed", "NoAddresses", &error),
+        };
+        let allowed = allowed::compile(&gateway.allowed_backends, &own);
+        if !allowed.problems.is_empty() {
+            self.problems.insert("AllowedBackends", ("PartlyRefused", allowed.problems.join("; ")));
+        }
+        if self.network_due {
+            let ours = self.resolved.destinations.values();
+            let ours = ours.filter(|destination| destination.gateways.contains(&gateway.name));
+            let backends = ours.flat_map(|destination| destination.endpoints.iter().copied()).collect();
+            match network::ways(&self.netlink, &backends, tunnel).await {
+                Ok(ways) => self.ways = ways,
+                Err(error) => return self.failed("Programmed", "NoRoutes", &error),
+            }
+            for (ifindex, name) in self.ways.devices.clone() {
+                self.attach(Program::GwFromBackend, ifindex, name)?;
+            }
+            self.network_due = false;
+        }
+        Some(allowed)
+    }
+
+    fn attach(&mut self, program: Program, ifindex: u32, name: String) -> Option<()> {
+        let attached = (program, ifindex, name);
+        if self.attached.contains(&attached) {
+            return Some(());
+        }
+        let device = Device { netns: None, name: attached.2.clone(), ifindex };
+        match self.datapath.attach(program, &device) {
+            Ok(()) => {
+                self.attached.insert(attached);
+                Some(())
+            }
+            Err(error) => self.failed("Programmed", "NotAttached", &error),
+        }
+    }
+
+    /// Brings the maps to what was compiled; what failed is in status and tried again in the next cycle.
+    fn apply(&mut self) {
+        self.settle();
+        let mut plan = plan_gateway(&self.actual, &self.compiled.tables);
+        if self.grace.is_some() {
+            plan.retain(|op| !matches!(op, GwOp::RemoveGrant(_)));
+        }
+        let failures = carry_out_gateway(&mut self.datapath, &plan);
+        if plan.iter().any(|op| matches!(op, GwOp::RemoveGrant(_))) {
+            self.revoker.grants_went();
+        }
+        if let Some((op, error)) = failures.first() {
+            let message =
+                format!("{} of {} changes failed, the first: {}", failures.len(), plan.len(), chain(error));
+            warn!(?op, message, "the kernel's maps are not as they should be");
+            self.problems.insert("Programmed", ("MapErrors", message));
+            self.dirty = true;
+            match self.datapath.dump() {
+                Ok(tables) => self.actual = tables,
+                Err(error) => warn!(error = chain(&error), "cannot read the kernel's maps"),
+            }
+            return;
+        }
+        let mut shadow = FakeGateway { tables: std::mem::take(&mut self.actual) };
+        // A map in memory takes everything.
+        carry_out_gateway(&mut shadow, &plan);
+        self.actual = shadow.tables;
+    }
+
+    /// Ends the time in which nothing is pruned, once every node has spoken or it is over.
+    fn settle(&mut self) {
+        let spoken = self.resolved.nodes.keys().all(|node| self.sessions.is_ready(node));
+        if self.grace.is_some_and(|until| spoken || until <= Instant::now()) {
+            self.grace = None;
+            self.revoker.grants_went();
+        }
+    }
+
+    fn listen(&mut self, gateway: &Gateway, network: &TunnelNetwork) {
+        let known = self.resolved.nodes.values().flat_map(|node| {
+            [IpAddr::V4(node.v4), IpAddr::V6(node.v6)].map(|address| (address, node.name.clone()))
+        });
+        let known = Arc::new(known.collect());
+        self.channels.peers.send_if_modified(|current| {
+            let differs = *current != known;
+            *current = known;
+            differs
+        });
+        let addresses: Vec<SocketAddr> = [IpAddr::V4(gateway.v4), IpAddr::V6(gateway.v6)]
+            .map(|address| SocketAddr::new(address, ANNOUNCE_PORT))
+            .into();
+        let same =
+            |listening: &Listening| listening.ifindex == network.ifindex && listening.addresses == addresses;
+        if self.listening.as_ref().is_some_and(same) {
+            return;
+        }
+        self.listening = None;
+        let config = ServerConfig {
+            addresses: addresses.clone(),
+            device: Some(self.settings.device.clone()),
+            gateway: gateway.name.clone(),
+        };
+        match server::spawn(&config, &self.channels.peers.subscribe(), &self.channels.say) {
+            Ok(server) => {
+                self.listening = Some(Listening { ifindex: network.ifindex, addresses, _server: server });
+            }
+            Err(error) => drop(self.failed::<()>("Listening", "NotBound", &error)),
+        }
+    }
+
+    /// The peers come last: by now everything stands that their packets will meet.
+    fn want_peers(&self, gateway: &Gateway) {
+        let settings = &self.settings;
+        let config = far_end::config(
+            &settings.device,
+            settings.private_key,
+            gateway,
+            &self.resolved,
+            settings.listen_port,
+        );
+        self.channels.wanted.send_if_modified(|current| {
+            let differs = current.as_ref() != Some(&config);
+            *current = Some(config);
+            differs
+        });
+    }
+
+    fn warn_refused(&self) {
+        for ((node, uid), message) in &self.compiled.refused {
+            tracing::debug!(node, uid, message, "binding refused");
+        }
+    }
+
+    /// Writes the bindings file where it differs.
+    pub(super) fn keep(&mut self) {
+        let numbers = &mut self.numbers;
+        let connections = &self.resolved.connections;
+        if !connections.is_empty() {
+            let known = |name: &str| {
+                connections.iter().any(|connection| {
+                    name.split_once('/')
+                        == Some((connection.key.namespace.as_str(), connection.key.name.as_str()))
+                })
+            };
+            numbers.retain(known);
+        }
+        if self.kept.0 == self.registry && self.kept.1 == self.numbers {
+            return;
+        }
+        match store::save(&self.settings.bindings, &self.registry, &self.numbers) {
+            Ok(()) => self.kept = (self.registry.clone(), self.numbers.clone()),
+            Err(error) => drop(self.failed::<()>("BindingsKept", "NotWritten", &error)),
+        }
+    }
+
+    fn failed<T>(
+        &mut self,
+        condition: &'static str,
+        reason: &'static str,
+        error: &dyn std::error::Error,
+    ) -> Option<T> {
+        let message = chain(error);
+        warn!(condition, message, "the gateway is not as it should be");
+        self.problems.insert(condition, (reason, message));
+        self.dirty = true;
+        None
+    }
+}

@@ -1,0 +1,87 @@
+//! The gateway's network: its own addresses, the ways to the backends, and what leads into the tunnel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::compile::Way;
+use crate::{
+    netlink::{Link, Netlink, NetlinkError, Route, RouteKind},
+    resolve::{Gateway, Resolved},
+};
+use ipnet::IpNet;
+
+/// What the tunnel device needs so that this host's own packets go in and out of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TunnelNetwork {
+    pub ifindex: u32,
+    pub mtu: u32,
+    pub addresses: Vec<IpNet>,
+    /// The workload ranges: nodes and workloads are behind the tunnel.
+    pub routes: Vec<IpNet>,
+}
+
+impl TunnelNetwork {
+    pub fn of(gateway: &Gateway, resolved: &Resolved, ifindex: u32) -> Self {
+        Self {
+            ifindex,
+            mtu: gateway.mtu,
+            addresses: vec![IpAddr::V4(gateway.v4).into(), IpAddr::V6(gateway.v6).into()],
+            routes: resolved.workload_ranges.clone(),
+        }
+    }
+
+    /// Brings it about. Doing it twice is fine.
+    pub async fn apply(&self, netlink: &Netlink) -> Result<(), NetlinkError> {
+        for address in &self.addresses {
+            netlink.add_address(self.ifindex, *address).await?;
+        }
+        for destination in &self.routes {
+            let kind = RouteKind::Device { ifindex: self.ifindex, source: None, mtu: Some(self.mtu) };
+            netlink.set_route(&Route { destination: *destination, metric: 0, kind }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The ways to the backends, and the devices that they lead through.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Ways {
+    pub ways: BTreeMap<IpAddr, Way>,
+    /// Index → name.
+    pub devices: BTreeMap<u32, String>,
+}
+
+/// How packets get to each backend; one without a route is left out. Never into the tunnel: what is behind it is no
+/// backend.
+pub async fn ways(netlink: &Netlink, backends: &BTreeSet<IpAddr>, tunnel: u32) -> Result<Ways, NetlinkError> {
+    let links: BTreeMap<u32, Link> =
+        netlink.links().await?.into_iter().map(|link| (link.ifindex, link)).collect();
+    let mut found = Ways::default();
+    for backend in backends {
+        let Some(route) = netlink.route_to(*backend).await? else { continue };
+        let Some(link) = links.get(&route.ifindex).filter(|link| link.ifindex != tunnel) else { continue };
+        let way = Way {
+            ifindex: route.ifindex,
+            source: route.source,
+            next_hop: route.next_hop,
+            mtu: route.mtu.unwrap_or(link.mtu),
+            local: route.local || link.loopback,
+            ethernet: !link.l3,
+        };
+        if !way.local && way.ethernet {
+            found.devices.insert(link.ifindex, link.name.clone());
+        }
+        found.ways.insert(*backend, way);
+    }
+    Ok(found)
+}
+
+/// Addresses that are never a backend here: those of this host, and everything guarded.
+pub async fn own(netlink: &Netlink, resolved: &Resolved) -> Result<BTreeSet<IpNet>, NetlinkError> {
+    let addresses = netlink.addresses(None).await?;
+    let addresses = addresses.into_iter().map(|(_, address)| IpNet::from(address.addr()));
+    let guarded = resolved.service_ranges.iter().chain(&resolved.workload_ranges).copied();
+    Ok(addresses.chain(guarded).collect())
+}
