@@ -9,7 +9,6 @@ pub mod cli;
 pub mod control;
 pub mod controller;
 pub mod datapath;
-pub mod keygen;
 pub mod dns;
 pub mod gateway;
 pub mod keygen;
