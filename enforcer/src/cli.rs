@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{controller, dns, gateway, keygen, tunnel};
+use crate::{controller, datapath::load, dns, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
@@ -42,6 +43,9 @@ enum Command {
     Keygen(keygen::Args),
     /// Run the far end of the tunnel, beside the services
     Gateway(gateway::Args),
+    /// Load programs on an interface and show what they cost: the kernel developer's loop
+    #[command(hide = true)]
+    Load(load::Args),
     /// Serve tunnel devices with WireGuard in user space
     Tunnel(tunnel::process::Args),
 }
@@ -69,6 +73,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Monitor(args) => monitor::run(&args),
         Command::Keygen(args) => Ok(out::data(&keygen::manifest(&args)?).map(|()| ExitCode::SUCCESS)?),
         Command::Gateway(args) => role::run(gateway::run(args)),
+        Command::Load(args) => role::run(load::run(args)),
         Command::Tunnel(args) => role::run(tunnel::process::run(args)),
     }
 }

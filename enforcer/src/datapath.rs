@@ -7,6 +7,7 @@ pub mod fake;
 pub mod faulty;
 pub mod gateway;
 pub mod kernel;
+pub mod load;
 pub mod program;
 
 use std::collections::BTreeMap;

@@ -12,6 +12,7 @@ mod pins;
 mod read;
 mod sys;
 mod table;
+mod verifier;
 
 use std::{
     collections::BTreeMap,
@@ -30,8 +31,10 @@ use enforcer_common::{
 pub use self::{
     attach::{AttachError, Attachment, Device, Target},
     events::Events,
+    object::{ProgramCost, Unpinned, load_unpinned},
     pins::Shape,
     read::{Counters, MapPressure, ProgramStatus},
+    verifier::{Verified, VerifierError},
 };
 use super::{
     Datapath, DatapathError, Op, Tables,

@@ -1,15 +1,24 @@
 //! Loading the BPF object: shapes first, then maps (adopted or made), then the role's programs.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{self, ProgramInfo},
+};
 use aya_obj::generated::bpf_map_type;
 use enforcer_common::maps::name;
 
 use super::{
     Kernel, OpenError, Options,
     pins::{Pins, Shape, pin_over},
-    read,
+    read, sys,
+    verifier::{self, Verified, VerifierError},
 };
 use crate::{
     BPF_OBJECT,
@@ -122,8 +131,59 @@ pub(super) fn program_fd(ebpf: &Ebpf, program: Program) -> Result<&programs::Pro
     fd.map_err(|source| OpenError::Program { program: name, source })
 }
 
-pub(super) fn program_info(ebpf: &Ebpf, program: Program) -> Result<programs::ProgramInfo, OpenError> {
+pub(super) fn program_info(ebpf: &Ebpf, program: Program) -> Result<ProgramInfo, OpenError> {
     let name = program.name();
     let loaded = ebpf.program(name).ok_or(OpenError::MissingProgram { program: name })?;
     loaded.info().map_err(|source| OpenError::Program { program: name, source })
+}
+
+/// Programs that are pinned nowhere and go with this value.
+pub struct Unpinned {
+    pub ebpf: Ebpf,
+    programs: Vec<Program>,
+}
+
+/// What a program costs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProgramCost {
+    pub verified: Verified,
+    /// Bytes.
+    pub translated_size: Option<u32>,
+    /// Bytes.
+    pub jited_size: u32,
+}
+
+/// Loads programs of both roles, with their log on and with small maps of their own.
+pub fn load_unpinned(programs: &[Program]) -> Result<Unpinned, OpenError> {
+    const SMALL: u32 = 1 << 10;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("LOG", &1_u8, false).override_global("FLOW_CAPACITY", &SMALL, false);
+    for map in [name::FLOWS, name::FLOW_RING, name::GW_FLOWS, name::GW_NAT] {
+        loader.map_max_entries(map, SMALL);
+    }
+    let mut ebpf = loader.load(BPF_OBJECT)?;
+    for &program in programs {
+        load_program(&mut ebpf, program)?;
+    }
+    Ok(Unpinned { ebpf, programs: programs.to_vec() })
+}
+
+impl Unpinned {
+    /// Attaches a program to a device of the caller's network namespace, until the link is dropped.
+    pub fn attach(&self, program: Program, ifindex: u32) -> io::Result<OwnedFd> {
+        let fd = program_fd(&self.ebpf, program).map_err(io::Error::other)?;
+        sys::attach_device(fd.as_fd(), ifindex, program.attach_type())
+    }
+
+    /// What each program costs.
+    pub fn costs(&self) -> Result<BTreeMap<Program, ProgramCost>, VerifierError> {
+        let mut costs = BTreeMap::new();
+        for (program, verified) in verifier::verify(&self.ebpf, &self.programs)? {
+            let info = program_info(&self.ebpf, program).ok();
+            let translated_size = info.as_ref().and_then(ProgramInfo::size_translated);
+            let jited_size = info.as_ref().map_or(0, ProgramInfo::size_jitted);
+            costs.insert(program, ProgramCost { verified, translated_size, jited_size });
+        }
+        Ok(costs)
+    }
 }

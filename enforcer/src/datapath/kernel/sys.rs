@@ -202,3 +202,62 @@ pub fn device_links(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
     bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr)?;
     Ok(links.into_iter().take(attr.count as usize).filter(|id| *id != 0).collect())
 }
+
+/// Attribute of `BPF_PROG_LOAD`.
+#[repr(C)]
+#[derive(Default)]
+pub struct ProgramAttr {
+    pub kind: u32,
+    pub instruction_count: u32,
+    pub instructions: u64,
+    pub license: u64,
+    pub log_level: u32,
+    pub log_size: u32,
+    pub log: u64,
+    pub kernel_version: u32,
+    pub flags: u32,
+    pub name: [u8; 16],
+    pub ifindex: u32,
+    pub attach_type: u32,
+    pub btf: u32,
+    pub function_size: u32,
+    pub functions: u64,
+    pub function_count: u32,
+    pub line_size: u32,
+    pub lines: u64,
+    pub line_count: u32,
+    pub pad: u32,
+}
+
+#[repr(C)]
+struct BtfAttr {
+    btf: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    pad: u32,
+}
+
+/// Verifier log level: statistics only.
+const LOG_STATS: u32 = 4;
+
+/// Loads a program; the verifier's statistics, or why it refuses, are in `log`. Pointers in `attr` must be valid.
+pub fn load_program(attr: &mut ProgramAttr, log: &mut [u8]) -> io::Result<OwnedFd> {
+    attr.log_level = LOG_STATS;
+    attr.log_size = log.len() as u32;
+    attr.log = log.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_PROG_LOAD, attr).map(owned)
+}
+
+pub fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = BtfAttr {
+        btf: btf.as_ptr() as u64,
+        log: 0,
+        size: btf.len() as u32,
+        log_size: 0,
+        log_level: 0,
+        pad: 0,
+    };
+    bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr).map(owned)
+}
