@@ -14,8 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{controller, dns, gateway, keygen, tunnel};
-use crate::{controller, datapath::load, dns, keygen, tunnel};
+use crate::{controller, datapath::load, dns, gateway, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
