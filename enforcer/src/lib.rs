@@ -6,6 +6,7 @@ pub mod announce;
 pub mod cgroup;
 pub mod changes;
 pub mod cli;
+pub mod compile;
 pub mod control;
 pub mod controller;
 pub mod datapath;
