@@ -21,6 +21,7 @@ use enforcer_common::{
 };
 
 use crate::{
+    announce::Binding,
     datapath::Tables,
     model::{Labels, ObjectKey},
     resolve::{Node, Resolved},
@@ -106,18 +107,6 @@ pub struct TunnelEnd {
 /// started, so what the kernel holds of it stays.
 pub type Acknowledged = BTreeMap<u32, Arc<BTreeSet<DestinationKey>>>;
 
-/// What a gateway is told about one pod.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Binding {
-    pub uid: String,
-    pub addresses: Vec<IpAddr>,
-    pub cluster: String,
-    pub namespace: String,
-    pub namespace_labels: Labels,
-    pub pod: String,
-    pub labels: Labels,
-}
-
 /// The outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
@@ -125,7 +114,7 @@ pub struct Compiled {
     pub node: Arc<Tables>,
     /// Key: workload id.
     pub pods: BTreeMap<u32, Arc<PodGrants>>,
-    /// Key: name of the gateway, then uid of the pod.
+    /// What each gateway is told; the sender fills the generation in. Key: name of the gateway, then uid of the pod.
     pub bindings: BTreeMap<String, BTreeMap<String, Arc<Binding>>>,
     /// Name of the connection behind each number in grants and events.
     pub connections: BTreeMap<u32, ObjectKey>,

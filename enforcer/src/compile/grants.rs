@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -12,11 +11,14 @@ use enforcer_common::{
 };
 
 use super::{
-    Acknowledged, Binding, Input, Ledger, Pod, PodGrants,
+    Acknowledged, Input, Ledger, Pod, PodGrants,
     ledger::Addresses,
     matching::{Charged, Index},
 };
-use crate::resolve::{Connection, Destination, DestinationPort};
+use crate::{
+    announce::Binding,
+    resolve::{Connection, Destination, DestinationPort},
+};
 
 /// The pod's grants; the old ones where nothing that they depend on has changed.
 pub(super) fn compile(
@@ -27,8 +29,11 @@ pub(super) fn compile(
     old: Option<&Arc<PodGrants>>,
     connections: Arc<BTreeSet<u32>>,
 ) -> Arc<PodGrants> {
-    let entry =
-        if connections.is_empty() { ledger.workload(&pod.uid) } else { ledger.addressed(&pod.uid, input.node) };
+    let entry = if connections.is_empty() {
+        ledger.workload(&pod.uid)
+    } else {
+        ledger.addressed(&pod.uid, input.node)
+    };
     let acknowledged = input.acknowledged.get(&pod.uid).cloned().unwrap_or_default();
     if let Some(old) = old
         && old.pod.as_ref() == Some(pod)
@@ -42,7 +47,8 @@ pub(super) fn compile(
     // Without a workload address nothing can be carried, and a grant would promise it.
     if let Some(addresses) = entry.addresses {
         let charged = index.in_order(&grants.connections);
-        grants.gateways = charged.iter().flat_map(|(.., destination)| &destination.gateways).cloned().collect();
+        grants.gateways =
+            charged.iter().flat_map(|(.., destination)| &destination.gateways).cloned().collect();
         grants.binding = Some(Arc::new(binding(input, pod, addresses)));
         let old = old.map(|old| &old.grants);
         let context = PodContext { input, workload: entry.id, acknowledged: &acknowledged, old };
@@ -56,7 +62,9 @@ pub(super) fn compile(
 fn binding(input: &Input, pod: &Pod, addresses: Addresses) -> Binding {
     Binding {
         uid: pod.uid.clone(),
-        addresses: vec![IpAddr::V4(addresses.v4), IpAddr::V6(addresses.v6)],
+        generation: 0,
+        v4: Some(addresses.v4),
+        v6: Some(addresses.v6),
         cluster: input.cluster.to_owned(),
         namespace: pod.namespace.clone(),
         namespace_labels: pod.namespace_labels.clone(),
@@ -79,7 +87,7 @@ impl PodContext<'_> {
             let valid_until_ns = self.boot_time(connection);
             for service in addresses(destination) {
                 for port in &connection.ports {
-                    match grants.entry(self.key(service, port)) {
+                    match grants.entry(self.key(service, *port)) {
                         Entry::Vacant(vacant) => {
                             let old = self.old.and_then(|old| old.get(vacant.key()));
                             let gateways = self.gateways(destination, vacant.key(), old);
@@ -98,7 +106,7 @@ impl PodContext<'_> {
         grants
     }
 
-    fn key(&self, service: Addr, port: &DestinationPort) -> GrantKey {
+    fn key(&self, service: Addr, port: DestinationPort) -> GrantKey {
         let (protocol, port) = (port.protocol.number(), Port::new(port.port));
         GrantKey { service, workload: self.workload, port, protocol, pad: 0 }
     }

@@ -96,8 +96,9 @@ impl Ledger {
         }
         let taken: BTreeSet<u32> =
             self.workloads.values().filter_map(|entry| Some(entry.addresses?.index)).collect();
-        let free = candidates(node)
-            .find(|addresses| !taken.contains(&addresses.index) && !self.resting.contains_key(&addresses.index));
+        let free = candidates(node).find(|addresses| {
+            !taken.contains(&addresses.index) && !self.resting.contains_key(&addresses.index)
+        });
         let entry = Entry { addresses: free, ..entry };
         self.workloads.insert(uid.to_owned(), entry);
         entry

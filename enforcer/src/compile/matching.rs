@@ -65,9 +65,12 @@ impl<'a> Index<'a> {
 
     /// Numbers of the connections that select the pod; the old set itself where it is still right.
     pub(super) fn matches(&self, pod: &Pod, old: Option<&PodGrants>) -> Arc<BTreeSet<u32>> {
-        let known = old.filter(|old| !self.all && old.pod.as_deref().is_some_and(|old| same_labels(old, pod)));
+        let known =
+            old.filter(|old| !self.all && old.pod.as_deref().is_some_and(|old| same_labels(old, pod)));
         let Some(old) = known else {
-            return Arc::new(self.memo.ranks.keys().copied().filter(|number| self.selects(*number, pod)).collect());
+            return Arc::new(
+                self.memo.ranks.keys().copied().filter(|number| self.selects(*number, pod)).collect(),
+            );
         };
         let mut numbers = Arc::clone(&old.connections);
         for number in &self.changed {

@@ -124,7 +124,9 @@ fn places(tables: &mut Tables, workload: &Workload, ifindex: u32, addresses: &[I
     for (own, is_v4) in [(workload.address4, true), (workload.address6, false)] {
         let first = addresses.iter().find(|address| address.is_ipv4() == is_v4);
         if let (false, Some(address)) = (own.is_none(), first) {
-            tables.places.insert(own, Place { address: Addr::from(*address), ifindex, workload: workload.id });
+            tables
+                .places
+                .insert(own, Place { address: Addr::from(*address), ifindex, workload: workload.id });
         }
     }
 }
