@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{controller, datapath::load, dns, gateway, keygen, tunnel};
+use crate::{controller, dns, keygen, tunnel};
+use crate::{agent, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
@@ -30,6 +32,8 @@ enum Command {
     Controller(controller::Args),
     /// Answer the names of services, and forward nothing
     Dns(dns::Args),
+    /// Keep this node's kernel at what the objects say
+    Agent(agent::Args),
     /// Show how a role is doing
     Status(ask::StatusArgs),
     /// List objects, or show one, with their status
@@ -66,6 +70,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Controller(args) => role::run(controller::run(args)),
         Command::Dns(args) => role::run(dns::run(args)),
+        Command::Agent(args) => role::run(agent::run(args)),
         Command::Status(args) => ask::status(&args),
         Command::Get(args) => ask::get(&args),
         Command::Describe(args) => describe::run(&args),

@@ -10,7 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -96,9 +96,15 @@ pub enum Location {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TunnelEnd {
     pub slot: u32,
+    /// `None` while the device was not looked at: what the kernel holds of the slot stays.
+    pub device: Option<TunnelDevice>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunnelDevice {
     pub tunnel: Tunnel,
-    /// Where the gateway's datagrams come from: address and port.
-    pub endpoints: Vec<std::net::SocketAddr>,
+    /// Where the gateway's datagrams come from.
+    pub endpoints: Vec<SocketAddr>,
     /// UDP port on this node.
     pub local_port: u16,
 }
@@ -201,7 +207,7 @@ pub fn compile(input: &Input, ledger: &mut Ledger, previous: &Compiled) -> Compi
         compiled.pods.insert(id, pod);
     }
     compiled.bindings = bindings(&compiled.pods);
-    compiled.node = Arc::new(node::compile(input, &compiled.pods, &mut compiled.problems));
+    compiled.node = Arc::new(node::compile(input, &previous.node, &compiled.pods, &mut compiled.problems));
     compiled.connections = index.names();
     compiled.memo = index.into_memo();
     compiled

@@ -2,6 +2,7 @@
 //!
 //! One direction of data: `source` → `store` → `resolve` → `compile` → `reconcile` → `datapath` and `tunnel`.
 
+pub mod agent;
 pub mod announce;
 pub mod cgroup;
 pub mod changes;

@@ -114,7 +114,7 @@ impl<'a> Index<'a> {
     fn selects(&self, number: u32, pod: &Pod) -> bool {
         let connection = self.memo.ranks.get(&number).and_then(|rank| self.resolved.connections.get(*rank));
         connection.is_some_and(|connection| {
-            match_pod(connection, self.cluster, &pod.namespace, &pod.namespace_labels, &pod.labels).is_ok()
+            match_pod(connection, self.cluster, &pod.namespace, &pod.labels, &pod.namespace_labels).is_ok()
         })
     }
 }

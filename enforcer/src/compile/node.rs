@@ -15,6 +15,7 @@ use crate::{datapath::Tables, resolve::Resolved};
 
 pub(super) fn compile(
     input: &Input,
+    previous: &Tables,
     pods: &BTreeMap<u32, Arc<PodGrants>>,
     problems: &mut Vec<CompileProblem>,
 ) -> Tables {
@@ -30,7 +31,7 @@ pub(super) fn compile(
         ..Tables::default()
     };
     guard(&mut tables, input.resolved);
-    tunnels(&mut tables, input);
+    tunnels(&mut tables, input, previous);
     destinations(&mut tables, input.resolved);
     // The older workload comes first and keeps what two of them claim.
     for (id, grants) in pods {
@@ -50,14 +51,19 @@ fn guard(tables: &mut Tables, resolved: &Resolved) {
     }
 }
 
-fn tunnels(tables: &mut Tables, input: &Input) {
+fn tunnels(tables: &mut Tables, input: &Input, previous: &Tables) {
     for end in input.tunnels.values() {
-        tables.tunnels.insert(end.slot, end.tunnel);
-        for endpoint in &end.endpoints {
+        let Some(device) = &end.device else {
+            tables.tunnels.extend(previous.tunnels.get(&end.slot).map(|tunnel| (end.slot, *tunnel)));
+            tables.endpoints.extend(previous.endpoints.iter().filter(|(_, slot)| **slot == end.slot));
+            continue;
+        };
+        tables.tunnels.insert(end.slot, device.tunnel);
+        for endpoint in &device.endpoints {
             let key = EndpointKey {
                 address: Addr::from(endpoint.ip()),
                 port: Port::new(endpoint.port()),
-                local_port: Port::new(end.local_port),
+                local_port: Port::new(device.local_port),
             };
             tables.endpoints.insert(key, end.slot);
         }

@@ -149,9 +149,11 @@ fn after_a_restart_grants_stay_live_until_the_gateway_has_spoken() {
     let live = world.compile();
     let adopted = Compiled::adopt(&live.tables());
     world.acknowledged.clear();
+    let device = world.tunnels.get_mut("eu-1").unwrap().device.take();
     let after = world.compile_after(&adopted);
     let (have, want) = adopted.difference(&after);
     assert_eq!(reconcile::plan(&have, &want), [], "nothing changes in the kernel");
+    world.tunnels.get_mut("eu-1").unwrap().device = device;
 
     world.acknowledge("u-shop", &[]);
     assert_eq!(gateways(&world.compile_after(&after)), [0], "what it says counts at once");
@@ -251,7 +253,8 @@ fn the_previous_outcome_never_changes_the_next() {
             world.pod("u-2", "shop", "two", &[("app", "web")], &[("env", "prod")], netns(90, 20, "10.0.0.9"));
         },
         |world| {
-            world.resolved.destinations.get_mut(&instance()).unwrap().v4 = Some("198.18.0.9".parse().unwrap());
+            world.resolved.destinations.get_mut(&instance()).unwrap().v4 =
+                Some("198.18.0.9".parse().unwrap());
         },
         |world| world.resolved.connections.swap(0, 1),
         |world| drop(world.resolved.connections.remove(0)),

@@ -29,7 +29,7 @@ use enforcer_common::{
 };
 
 pub use self::{
-    attach::{AttachError, Attachment, Device, Target},
+    attach::{AttachError, Attachment, Device, Target, namespace_inode},
     events::Events,
     object::{ProgramCost, Unpinned, load_unpinned},
     pins::Shape,

@@ -9,7 +9,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    compile::{Acknowledged, Compiled, Input, Ledger, Location, Pair, Pod, TunnelEnd, compile},
+    compile::{Acknowledged, Compiled, Input, Ledger, Location, Pair, Pod, TunnelDevice, TunnelEnd, compile},
     model::{Kind, LabelSelector, Labels, ObjectKey, Protocol, SourceMode},
     resolve::{Connection, Destination, DestinationPort, Gateway, Node, Resolved},
 };
@@ -45,9 +45,11 @@ impl World {
                 "eu-1".to_owned(),
                 TunnelEnd {
                     slot: 4,
-                    tunnel: tunnel(),
-                    endpoints: vec!["203.0.113.1:51820".parse().unwrap()],
-                    local_port: 4000,
+                    device: Some(TunnelDevice {
+                        tunnel: tunnel(),
+                        endpoints: vec!["203.0.113.1:51820".parse().unwrap()],
+                        local_port: 4000,
+                    }),
                 },
             )]),
             acknowledged: BTreeMap::new(),

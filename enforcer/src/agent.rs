@@ -1,0 +1,346 @@
+//! `enforcer agent`: keeps a node's kernel at what the objects say.
+//!
+//! ```text
+//! manifests, state ─▶ resolve ─┐
+//! devices, visits ─▶ pods ─────┼─▶ compile ─▶ plan ─▶ maps
+//! tunnels, acknowledgements ───┘        └──▶ announce
+//! ```
+//!
+//! One loop owns everything: it takes all events that are there, then runs one cycle. Nothing polls on the way of a
+//! new pod. The kernel keeps working without this process.
+
+mod announced;
+mod apply;
+mod cycle;
+mod devices;
+mod events;
+mod pair;
+mod pods;
+mod revoke;
+mod start;
+mod tunnels;
+mod view;
+
+use std::{
+    fs::File,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use nix::fcntl::Flock;
+use serde_json::Value;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{broadcast, mpsc, watch},
+};
+
+use crate::{
+    announce::client::AckUpdate,
+    compile::{Ledger, Pair},
+    control::{self, View},
+    datapath::kernel::{KernelNode, Options, namespace_inode},
+    keygen, netlink,
+    resolve::{Node, Resolved},
+    source, state,
+    store::Snapshot,
+    tunnel::Mode,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of YAML objects
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// The controller's state file [default: DIR.state.json]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Name of this node's TunnelNode
+    #[arg(long, value_name = "NAME")]
+    node: String,
+    /// Name of the cluster, as ServiceConnections call it
+    #[arg(long, value_name = "NAME")]
+    cluster_name: String,
+    /// The node's private key, as `enforcer keygen` writes it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Control socket and ledger [default: /run/enforcer/NODE]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Where programs, links and maps are pinned [default: /sys/fs/bpf/enforcer-NODE]
+    #[arg(long, value_name = "DIR")]
+    bpffs: Option<PathBuf>,
+    /// Namespace of the tunnel devices [default: /run/netns/enforcer-NODE]
+    #[arg(long, value_name = "PATH")]
+    tunnel_netns: Option<PathBuf>,
+    /// Kind of tunnel devices
+    #[arg(long, value_enum, default_value = "auto")]
+    tunnel: Mode,
+    /// cgroup (v2) below which connects are judged [default: the root]
+    #[arg(long, value_name = "PATH")]
+    cgroup_root: Option<PathBuf>,
+    /// Most flows of one pod
+    #[arg(long, value_name = "COUNT", default_value_t = 16_384)]
+    flow_quota: u32,
+}
+
+/// Between two looks at the clock, counters and tunnels.
+const TICK: Duration = Duration::from_secs(1);
+/// A view costs as much as a cycle: many changes share one.
+const VIEW_EVERY: Duration = Duration::from_millis(50);
+/// Lines that a slow `monitor` may be behind.
+const MONITOR_BACKLOG: usize = 4096;
+
+/// Everything the loop owns.
+pub(crate) struct Agent {
+    args: Args,
+    netns: PathBuf,
+    _lock: Flock<File>,
+    datapath: KernelNode,
+    ledger: Ledger,
+    ledger_file: start::LedgerFile,
+    snapshot: Arc<Snapshot>,
+    state: Option<Arc<state::State>>,
+    resolved: Arc<Resolved>,
+    /// This node, once it has its addresses.
+    node: Option<Node>,
+    setup: Option<cycle::Setup>,
+    setup_problem: Option<String>,
+    pair: Pair,
+    pods: pods::Pods,
+    devices: devices::Devices,
+    tunnels: tunnels::Tunnels,
+    tunnels_common: tunnels::Common,
+    announced: announced::Announced,
+    applied: apply::Applied,
+    conditions: view::Conditions,
+    /// Everything that guards is attached.
+    guarded: bool,
+    /// Devices, routes and tunnels are to be compared with the objects.
+    look_around: bool,
+    ticks: u64,
+    viewed: Instant,
+    boot_unix_ns: i128,
+    /// Grants that ended before this moment have been dealt with.
+    expired_until: u64,
+    pressure: Value,
+    names: watch::Sender<events::Names>,
+    view: watch::Sender<View>,
+}
+
+/// Runs the role until it is told to end. What it has set up stays.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let run_dir = args.run_dir.clone().unwrap_or_else(|| Path::new("/run/enforcer").join(&args.node));
+    let bpffs = args
+        .bpffs
+        .clone()
+        .unwrap_or_else(|| Path::new("/sys/fs/bpf").join(format!("enforcer-{}", args.node)));
+    let state_path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
+    let lock = start::lock(&run_dir)?;
+    start::refuse_missing(&state_path, &bpffs)?;
+    let (ledger_file, ledger) = start::LedgerFile::load(&run_dir, &bpffs)?;
+    // A damaged file is told now; later ones leave the last good state.
+    state::load(&state_path)?;
+    let common = tunnels::Common {
+        node: args.node.clone(),
+        mode: args.tunnel,
+        netns: args.tunnel_netns.clone().unwrap_or_else(|| tunnels::default_netns(&args.node)),
+        private_key: keygen::read_private_key(&args.key)?,
+        run_dir: run_dir.clone(),
+    };
+
+    let inputs = Inputs {
+        snapshot: source::manifests::watch(&args.manifests)?,
+        state: state::watch_state(&state_path),
+        devices: netlink::watch_devices(None)?,
+    };
+    let mut datapath = KernelNode::open(&bpffs, &Options::default())?;
+    let events = datapath.take_events().context("cannot read the kernel's events")?;
+    let (pods, sights) = pods::Pods::new();
+    let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
+    let (announced, acks) = announced::Announced::new(common.netns.clone());
+    let (names, names_receiver) = watch::channel(events::Names::default());
+    let (view, view_receiver) = watch::channel(View::default());
+    let (monitor, _) = broadcast::channel(MONITOR_BACKLOG);
+    let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;
+    let mut devices = devices::Devices::default();
+    devices.adopt(&datapath, host_netns).context("cannot read what is attached")?;
+
+    let mut agent = Agent {
+        netns: common.netns.clone(),
+        _lock: lock,
+        applied: apply::Applied::adopt(&datapath)?,
+        datapath,
+        ledger,
+        ledger_file,
+        snapshot: Arc::default(),
+        state: None,
+        resolved: Arc::default(),
+        node: None,
+        setup: None,
+        setup_problem: None,
+        pair: Pair::default(),
+        pods,
+        devices,
+        tunnels,
+        tunnels_common: common,
+        announced,
+        conditions: view::Conditions::default(),
+        guarded: false,
+        look_around: true,
+        ticks: 0,
+        viewed: Instant::now(),
+        boot_unix_ns: boot_unix_ns(),
+        expired_until: boot_ns(),
+        pressure: Value::Null,
+        names,
+        view,
+        args,
+    };
+    let control =
+        tokio::spawn(control::serve(run_dir.join("agent.sock"), view_receiver, Some(monitor.clone())));
+    if let Some(events) = events {
+        tokio::spawn(events::run(events, names_receiver, monitor));
+    }
+    let result = tokio::select! {
+        result = agent.run(inputs, sights, reports, acks) => result,
+        ended = control => ended.context("the control socket's task failed")?.context("control socket"),
+        () = told_to_end() => Ok(()),
+    };
+    tracing::info!("the agent ends, the kernel keeps working");
+    result
+}
+
+/// What comes from outside.
+struct Inputs {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    state: watch::Receiver<Option<Arc<state::State>>>,
+    devices: mpsc::UnboundedReceiver<netlink::DeviceEvent>,
+}
+
+impl Agent {
+    async fn run(
+        &mut self,
+        mut inputs: Inputs,
+        mut sights: mpsc::UnboundedReceiver<pods::Found>,
+        mut reports: mpsc::UnboundedReceiver<tunnels::Report>,
+        mut acks: mpsc::Receiver<AckUpdate>,
+    ) -> anyhow::Result<()> {
+        self.devices.replace(netlink::Netlink::open(None)?.links().await?);
+        self.take_objects(&mut inputs);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut retry = None;
+        loop {
+            let wait = retry.unwrap_or(cycle::NEVER);
+            tokio::select! {
+                changed = inputs.snapshot.changed() => changed.context("the manifests are not followed any more")?,
+                changed = inputs.state.changed() => changed.context("the state file is not followed any more")?,
+                event = inputs.devices.recv() => self.device_event(event, &mut inputs).await?,
+                Some(found) = sights.recv() => self.pods.found(found),
+                Some(report) = reports.recv() => self.tunnel_report(report).await,
+                Some(update) = acks.recv() => self.acknowledgement(update),
+                _ = tick.tick() => self.tick(),
+                () = tokio::time::sleep(wait) => {}
+            }
+            // One cycle for everything that is there.
+            while let Ok(event) = inputs.devices.try_recv() {
+                self.device_event(Some(event), &mut inputs).await?;
+            }
+            while let Ok(found) = sights.try_recv() {
+                self.pods.found(found);
+            }
+            while let Ok(report) = reports.try_recv() {
+                self.tunnel_report(report).await;
+            }
+            while let Ok(update) = acks.try_recv() {
+                self.acknowledgement(update);
+            }
+            self.take_objects(&mut inputs);
+            retry = self.cycle().await;
+            let rest = VIEW_EVERY.saturating_sub(self.viewed.elapsed());
+            if rest.is_zero() {
+                let view = view::view(self);
+                self.view.send_replace(view);
+                self.viewed = Instant::now();
+            } else {
+                retry = Some(retry.map_or(rest, |retry| retry.min(rest)));
+            }
+        }
+    }
+
+    /// Takes over new objects and allocations.
+    fn take_objects(&mut self, inputs: &mut Inputs) {
+        let fresh = self.snapshot.revision == 0;
+        let changed =
+            inputs.snapshot.has_changed().unwrap_or(false) || inputs.state.has_changed().unwrap_or(false);
+        if !fresh && !changed {
+            return;
+        }
+        self.snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
+        self.state.clone_from(&inputs.state.borrow_and_update());
+        if let Some(state) = &self.state {
+            let resolved = crate::resolve::resolve(&self.snapshot, state);
+            if *self.resolved != resolved {
+                self.resolved = Arc::new(resolved);
+            }
+            self.node = self.resolved.nodes.get(&self.args.node).cloned().or_else(|| self.node.take());
+        }
+        self.look_around = true;
+        self.update_pods();
+    }
+
+    async fn device_event(
+        &mut self,
+        event: Option<netlink::DeviceEvent>,
+        inputs: &mut Inputs,
+    ) -> anyhow::Result<()> {
+        if let Some(event) = event {
+            if let Some(ifindex) = self.devices.event(event) {
+                self.pods.device_changed(ifindex);
+            }
+            return Ok(());
+        }
+        // More came at once than the socket holds: begin anew, subscription first.
+        inputs.devices = netlink::watch_devices(None)?;
+        self.devices.replace(netlink::Netlink::open(None)?.links().await?);
+        Ok(())
+    }
+
+    fn acknowledgement(&mut self, update: AckUpdate) {
+        let tunnels = &self.tunnels;
+        self.announced.update(update, |gateway| tunnels.all.get(gateway).map(|tunnel| tunnel.slot));
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`.
+fn boot_ns() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    time.map_or(0, |time| u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Unix time minus `CLOCK_BOOTTIME`.
+fn boot_unix_ns() -> i128 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i128::try_from(unix.as_nanos()).unwrap_or_default() - i128::from(boot_ns())
+}
+
+/// The address that a gateway's announce connection goes to.
+fn announce_address(gateway: &crate::resolve::Gateway) -> IpAddr {
+    IpAddr::V4(gateway.v4)
+}

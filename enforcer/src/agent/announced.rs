@@ -1,0 +1,158 @@
+//! The announce connections: every gateway is told the bindings that concern it, and what they acknowledge is kept.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use enforcer_common::{Addr, Port, grant::DestinationKey};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    announce::{
+        Binding,
+        client::{self, AckUpdate, Bindings, ClientConfig},
+    },
+    compile::{Acknowledged, Compiled},
+    resolve::Node,
+};
+
+struct Client {
+    addresses: (IpAddr, IpAddr),
+    bindings: watch::Sender<Bindings>,
+    connected: bool,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// All announce connections of the node.
+pub struct Announced {
+    netns: PathBuf,
+    /// Key: name of the gateway.
+    clients: BTreeMap<String, Client>,
+    /// Key: uid of the pod.
+    acknowledged: BTreeMap<String, Acknowledged>,
+    /// Grows over restarts as well: it began with the time.
+    generation: u64,
+    updates: mpsc::Sender<AckUpdate>,
+}
+
+impl Announced {
+    pub fn new(netns: PathBuf) -> (Self, mpsc::Receiver<AckUpdate>) {
+        let (updates, receiver) = mpsc::channel(1024);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let generation = u64::try_from(now.as_micros()).unwrap_or_default();
+        let announced =
+            Self { netns, clients: BTreeMap::new(), acknowledged: BTreeMap::new(), generation, updates };
+        (announced, receiver)
+    }
+
+    /// Opens connections to new gateways and closes those to gateways that are gone. `gateways`: name and address.
+    pub fn connect(&mut self, node: &Node, gateways: &BTreeMap<String, IpAddr>) {
+        self.clients.retain(|name, client| gateways.get(name) == Some(&client.addresses.1));
+        for (name, address) in gateways {
+            let own = if address.is_ipv4() { IpAddr::V4(node.v4) } else { IpAddr::V6(node.v6) };
+            if self.clients.contains_key(name) {
+                continue;
+            }
+            let (bindings, receiver) = watch::channel(Bindings::default());
+            let config =
+                ClientConfig::new(Some(self.netns.clone()), own, *address, name.clone(), node.name.clone());
+            let task = client::spawn(config, receiver, self.updates.clone());
+            let client = Client { addresses: (own, *address), bindings, connected: false, task };
+            self.clients.insert(name.clone(), client);
+        }
+    }
+
+    /// Tells every gateway what concerns it.
+    pub fn announce(&mut self, compiled: &Compiled) {
+        let none = BTreeMap::new();
+        for (name, client) in &self.clients {
+            let wanted = compiled.bindings.get(name).unwrap_or(&none);
+            let current = Arc::clone(&client.bindings.borrow());
+            let same = |(uid, binding): (&String, &Arc<Binding>)| {
+                current.get(uid).is_some_and(|current| same_content(current, binding))
+            };
+            if wanted.len() == current.len() && wanted.iter().all(same) {
+                continue;
+            }
+            let mut next = BTreeMap::new();
+            for (uid, binding) in wanted {
+                let kept = current.get(uid).filter(|current| same_content(current, binding));
+                let binding = kept.cloned().unwrap_or_else(|| {
+                    self.generation += 1;
+                    Binding { generation: self.generation, ..Binding::clone(binding) }
+                });
+                next.insert(uid.clone(), binding);
+            }
+            client.bindings.send_replace(Arc::new(next));
+        }
+    }
+
+    /// Takes over what a gateway said. `slot` is the gateway's. Returns whether something is different now.
+    pub fn update(&mut self, update: AckUpdate, slot: impl Fn(&str) -> Option<u32>) -> bool {
+        match update {
+            AckUpdate::Connected { gateway } => self.set_connected(&gateway, true),
+            // The gateway keeps what it has, and so do we.
+            AckUpdate::Lost { gateway } => self.set_connected(&gateway, false),
+            AckUpdate::Released { .. } => false,
+            AckUpdate::Live { gateway, uid, generation, grants } => {
+                let (Some(slot), Some(client)) = (slot(&gateway), self.clients.get(&gateway)) else {
+                    return false;
+                };
+                let current = client.bindings.borrow().get(&uid).map(|binding| binding.generation);
+                if current != Some(generation) {
+                    return false;
+                }
+                let offers: BTreeSet<DestinationKey> = grants
+                    .iter()
+                    .map(|grant| DestinationKey {
+                        service: Addr::from(grant.service),
+                        port: Port::new(grant.port),
+                        protocol: grant.protocol.number(),
+                        pad: 0,
+                    })
+                    .collect();
+                let known = self.acknowledged.entry(uid).or_default();
+                let different = known.get(&slot).is_none_or(|known| **known != offers);
+                if different {
+                    known.insert(slot, Arc::new(offers));
+                }
+                different
+            }
+        }
+    }
+
+    fn set_connected(&mut self, gateway: &str, connected: bool) -> bool {
+        let Some(client) = self.clients.get_mut(gateway) else { return false };
+        std::mem::replace(&mut client.connected, connected) != connected
+    }
+
+    pub fn is_connected(&self, gateway: &str) -> bool {
+        self.clients.get(gateway).is_some_and(|client| client.connected)
+    }
+
+    pub const fn acknowledged(&self) -> &BTreeMap<String, Acknowledged> {
+        &self.acknowledged
+    }
+
+    /// Forgets pods that are gone.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.acknowledged.retain(|uid, _| keep(uid));
+    }
+}
+
+fn same_content(a: &Binding, b: &Binding) -> bool {
+    Binding { generation: 0, ..a.clone() } == Binding { generation: 0, ..b.clone() }
+}

@@ -1,0 +1,276 @@
+//! One cycle of the agent: from what is known to the kernel, the tunnels, the gateways.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::{Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, events, pair, revoke, tunnels};
+use crate::{
+    compile::{Compiled, Input, Location, compile},
+    datapath::{kernel::Device, program::Program},
+    model::{Kind, ObjectKey, Spec},
+    netlink::{Netlink, NetlinkError, Route, RouteKind},
+    resolve::Node,
+};
+
+/// Nothing is to be tried again.
+pub const NEVER: Duration = Duration::from_hours(1);
+/// Until the next try to set up what is not there.
+const SETUP_AGAIN: Duration = Duration::from_secs(1);
+/// Ticks between two looks at how full the maps are: every key is counted.
+const PRESSURE_TICKS: u64 = 15;
+/// A wall clock that moved by more than this was stepped.
+const STEP_NS: u128 = 100_000_000;
+
+/// What the devices and routes were made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setup {
+    node: Node,
+    mtu: u32,
+    ranges: [Vec<IpNet>; 2],
+}
+
+impl Agent {
+    /// Runs one cycle and says when to run the next if nothing happens.
+    pub(super) async fn cycle(&mut self) -> Option<Duration> {
+        self.node.as_ref()?;
+        if let Err(error) = self.prepare().await {
+            let text = format!("{error:#}");
+            tracing::warn!(error = text, "the node cannot be set up");
+            self.setup_problem = Some(text);
+            return Some(SETUP_AGAIN);
+        }
+        self.setup_problem = None;
+        let retry = self.program();
+        let unguarded = self.devices.problems().next().is_some();
+        [retry, unguarded.then_some(SETUP_AGAIN)].into_iter().flatten().min()
+    }
+
+    /// Tunnel netns, pair, routes, and everything that guards; then the tunnels.
+    async fn prepare(&mut self) -> anyhow::Result<()> {
+        let Some(node) = self.node.clone() else { return Ok(()) };
+        if std::mem::take(&mut self.look_around) {
+            // Until it is done it has to be done again.
+            let done = self.set_up(&node).await;
+            self.look_around = done.is_err();
+            done?;
+        }
+        let gateways = self.tunnels.all.values().filter(|tunnel| tunnel.status.is_some());
+        let gateways: BTreeMap<String, IpAddr> =
+            gateways.map(|tunnel| (tunnel.gateway.name.clone(), announce_address(&tunnel.gateway))).collect();
+        self.announced.connect(&node, &gateways);
+        Ok(())
+    }
+
+    async fn set_up(&mut self, node: &Node) -> anyhow::Result<()> {
+        let host = Netlink::open(None)?;
+        let mut mtus = BTreeMap::new();
+        for (name, gateway) in &self.resolved.gateways {
+            mtus.insert(name.clone(), tunnels::mtu(&host, gateway).await);
+        }
+        let setup = Setup {
+            node: node.clone(),
+            mtu: mtus.values().copied().min().unwrap_or(1420),
+            ranges: [self.resolved.service_ranges.clone(), self.resolved.workload_ranges.clone()],
+        };
+        let first = !self.guarded;
+        if first || self.setup.as_ref() != Some(&setup) {
+            self.pair = pair::ensure(&self.netns, node, &self.resolved, setup.mtu).await?;
+            self.setup = Some(setup);
+        }
+        if first {
+            self.devices.replace(host.links().await?);
+            self.guard(node)?;
+        }
+        let over = self.tunnels.update(&self.resolved, &mtus, &mut self.ledger);
+        for tunnel in over {
+            let (common, device) = (self.tunnels_common.clone(), tunnel.device.clone());
+            tokio::spawn(async move {
+                if let Err(error) = tunnels::remove(&common, device).await {
+                    tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "a tunnel stays");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Guard and configuration first, then the programs: what is attached never sees an empty guard.
+    fn guard(&mut self, node: &Node) -> anyhow::Result<()> {
+        let compiled = self.compile(node);
+        if let Some(error) = Applied::guard_first(&mut self.datapath, &compiled).into_iter().next() {
+            return Err(error.into());
+        }
+        let tunnel0 = Device {
+            netns: Some(self.netns.clone()),
+            name: pair::TUNNEL0.to_owned(),
+            ifindex: self.pair.tunnel0,
+        };
+        self.datapath.attach(Program::IntoTunnel, &tunnel0)?;
+        let root = match &self.args.cgroup_root {
+            Some(root) => root.clone(),
+            None => crate::cgroup::root()?,
+        };
+        self.datapath.attach_cgroup(&root)?;
+        self.guarded = true;
+        tracing::info!(node = node.name, "guarded");
+        Ok(())
+    }
+
+    fn compile(&mut self, node: &Node) -> Compiled {
+        let ends = self.tunnels.ends();
+        let input = Input {
+            resolved: &self.resolved,
+            cluster: &self.args.cluster_name,
+            node,
+            pair: self.pair,
+            flow_quota: self.args.flow_quota,
+            pods: &self.pods.all(),
+            tunnels: &ends,
+            acknowledged: self.announced.acknowledged(),
+            boot_unix_ns: self.boot_unix_ns,
+        };
+        compile(&input, &mut self.ledger, &self.applied.compiled)
+    }
+
+    /// From what is known to the kernel. Returns when to try again what failed.
+    fn program(&mut self) -> Option<Duration> {
+        let node = self.node.clone()?;
+        self.pods.locate(&self.devices.links);
+        let settled = self.pods.settled();
+        let behind: BTreeSet<u32> = self
+            .pods
+            .all()
+            .values()
+            .filter_map(|pod| match &pod.location {
+                Location::Netns { ifindex, .. } if *ifindex != 0 => Some(*ifindex),
+                _ => None,
+            })
+            .collect();
+        self.devices.sync(&mut self.datapath, self.pair.enforcer0, &behind, settled);
+
+        let compiled = self.compile(&node);
+        // What is said to the kernel or a gateway must be known after a crash.
+        if let Err(error) = self.ledger_file.save(&self.ledger) {
+            let text = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error = text, "nothing is changed");
+            self.applied.failures = vec![text];
+            return Some(SETUP_AGAIN);
+        }
+        let done = self.applied.step(&mut self.datapath, compiled, settled);
+        if done.retry.is_some() {
+            tracing::warn!(error = self.applied.failures.join("; "), "the kernel does not hold everything");
+        }
+        self.announced.announce(&self.applied.compiled);
+        self.end_sessions(&done.revoked);
+        self.publish_names();
+        if settled {
+            self.forget();
+        }
+        done.retry
+    }
+
+    fn end_sessions(&self, revoked: &[enforcer_common::grant::GrantKey]) {
+        if revoked.is_empty() {
+            return;
+        }
+        let uids = self.ledger.uids();
+        let doomed = revoke::doomed(revoked, &self.applied.compiled, &uids, |uid| self.pods.sockets(uid));
+        if !doomed.is_empty() {
+            tokio::task::spawn_blocking(move || revoke::destroy(&doomed));
+        }
+    }
+
+    fn publish_names(&self) {
+        self.names.send_replace(events::Names {
+            compiled: Arc::clone(&self.applied.compiled),
+            resolved: Arc::clone(&self.resolved),
+            cluster: self.args.cluster_name.clone(),
+            boot_unix_ns: self.boot_unix_ns,
+        });
+    }
+
+    /// Drops what belongs to pods and connections that are gone.
+    fn forget(&mut self) {
+        let pods = self.pods.all();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.ledger.retain(now, |uid| pods.contains_key(uid));
+        self.announced.retain(|uid| pods.contains_key(uid));
+        let connections = self.applied.compiled.connections.keys().copied().collect();
+        self.ledger.retain_connections(&connections);
+    }
+
+    /// A new tunnel device gets its last guard and the route of the announce connection.
+    pub(super) async fn tunnel_report(&mut self, report: tunnels::Report) {
+        let Some((gateway, ifindex)) = self.tunnels.report(report) else { return };
+        match self.guard_tunnel(&gateway, ifindex).await {
+            Ok(()) => self.tunnels.set_guarded(&gateway, ifindex),
+            Err(error) => {
+                let problem = format!("{error:#}");
+                tracing::warn!(gateway, error = problem, "the tunnel is not guarded");
+                if let Some(tunnel) = self.tunnels.all.get_mut(&gateway) {
+                    tunnel.problem = Some(problem);
+                }
+            }
+        }
+    }
+
+    async fn guard_tunnel(&mut self, gateway: &str, ifindex: u32) -> anyhow::Result<()> {
+        let (Some(tunnel), Some(node)) = (self.tunnels.all.get(gateway), &self.node) else { return Ok(()) };
+        let device = Device { netns: Some(self.netns.clone()), name: tunnel.device.clone(), ifindex };
+        self.datapath.attach(Program::OutOfTunnel, &device)?;
+        let inside = Netlink::open(Some(&self.netns))?;
+        let ways: [(IpAddr, IpAddr); 2] =
+            [(tunnel.gateway.v4.into(), node.v4.into()), (tunnel.gateway.v6.into(), node.v6.into())];
+        for (address, own) in ways {
+            let kind = RouteKind::Device { ifindex, source: Some(own), mtu: None };
+            set_route(&inside, address, kind).await?;
+        }
+        Ok(())
+    }
+
+    /// What is looked at now and then: the clock, grants whose time is over, how full the maps are.
+    pub(super) fn tick(&mut self) {
+        let boot_unix = boot_unix_ns();
+        if boot_unix.abs_diff(self.boot_unix_ns) > STEP_NS {
+            tracing::info!("the wall clock was set: validUntil is reckoned anew");
+            self.boot_unix_ns = boot_unix;
+        }
+        self.look_around = true;
+        self.ticks += 1;
+        let now = boot_ns();
+        if self.resolved.connections.iter().any(|connection| connection.valid_until_unix_ns.is_some()) {
+            let expired = revoke::expired(&self.applied.compiled, self.expired_until, now);
+            self.end_sessions(&expired);
+        }
+        self.expired_until = now;
+        if self.ticks % PRESSURE_TICKS == 1
+            && let Ok(pressure) = self.datapath.pressure()
+        {
+            let line = |map: &crate::datapath::kernel::MapPressure| json!({ "map": map.map, "entries": map.entries, "capacity": map.capacity });
+            self.pressure = pressure.iter().map(line).collect();
+        }
+    }
+
+    pub(super) fn update_pods(&mut self) {
+        let own = ObjectKey::new(Kind::TunnelNode, "", &self.args.node);
+        let mut names = BTreeSet::from([self.args.node.clone()]);
+        if let Some(Spec::TunnelNode(spec)) = self.snapshot.objects.get(&own).map(|object| &object.spec)
+            && !spec.node.is_empty()
+        {
+            names.insert(spec.node.clone());
+        }
+        // The second address: the first of a range is not one that anybody routes to.
+        let targets = self.resolved.service_ranges.iter().filter_map(|range| range.hosts().nth(1)).collect();
+        self.pods.update(&self.snapshot, &names, targets);
+    }
+}
+
+async fn set_route(netlink: &Netlink, address: IpAddr, kind: RouteKind) -> Result<(), NetlinkError> {
+    netlink.set_route(&Route { destination: IpNet::from(address), metric: 0, kind }).await
+}

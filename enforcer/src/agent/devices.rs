@@ -1,0 +1,151 @@
+//! The host's devices and what is attached to each: nothing leaves or enters the node unseen.
+//!
+//! Every device but `lo` is a wire until a pod is found behind it. Programs are added before others are taken off, so
+//! that a device in transition has both, never none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    datapath::{
+        kernel::{AttachError, Device, KernelNode, Target},
+        program::Program,
+    },
+    netlink::{DeviceEvent, Link},
+};
+
+/// What a device of the host is to us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Part {
+    Enforcer0,
+    Pod,
+    Wire,
+    /// Without Ethernet headers.
+    WireL3,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Enforcer0, Self::Pod, Self::Wire, Self::WireL3];
+
+    const fn programs(self) -> [Program; 2] {
+        match self {
+            Self::Enforcer0 => [Program::FromHost, Program::ToWorkload],
+            Self::Pod => [Program::FromPod, Program::ToPod],
+            Self::Wire => [Program::ToWire, Program::FromWire],
+            Self::WireL3 => [Program::ToWireL3, Program::FromWireL3],
+        }
+    }
+}
+
+/// Devices of the host's namespace.
+#[derive(Default)]
+pub struct Devices {
+    pub links: BTreeMap<u32, Link>,
+    /// What is attached. Key: index.
+    parts: BTreeMap<u32, Part>,
+    /// Devices that a dead agent left as pods'; they stay so until the pods are known.
+    adopted: BTreeSet<u32>,
+    /// Why a device is not guarded.
+    problems: BTreeMap<u32, String>,
+    /// A device went away: its pins have to be collected.
+    litter: bool,
+}
+
+impl Devices {
+    /// Takes over what is attached already.
+    pub fn adopt(&mut self, kernel: &KernelNode, host_netns: u64) -> Result<(), AttachError> {
+        for attachment in kernel.attachments()? {
+            if let (Program::FromPod, Target::Device { netns, ifindex, .. }) =
+                (attachment.program, &attachment.target)
+                && *netns == host_netns
+            {
+                self.adopted.insert(*ifindex);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over a complete list; devices that are not on it are gone.
+    pub fn replace(&mut self, links: Vec<Link>) {
+        let links: BTreeMap<u32, Link> = links.into_iter().map(|link| (link.ifindex, link)).collect();
+        let gone: Vec<u32> =
+            self.links.keys().filter(|ifindex| !links.contains_key(ifindex)).copied().collect();
+        for ifindex in gone {
+            self.remove(ifindex);
+        }
+        self.links = links;
+    }
+
+    /// Takes one event over and returns the device's index if anything that matters is different.
+    pub fn event(&mut self, event: DeviceEvent) -> Option<u32> {
+        match event {
+            DeviceEvent::Changed(link) => {
+                let ifindex = link.ifindex;
+                let before = self.links.insert(ifindex, link);
+                (before.as_ref() != self.links.get(&ifindex)).then_some(ifindex)
+            }
+            DeviceEvent::Removed { ifindex, .. } => {
+                self.remove(ifindex);
+                Some(ifindex)
+            }
+        }
+    }
+
+    fn remove(&mut self, ifindex: u32) {
+        self.litter = true;
+        self.links.remove(&ifindex);
+        self.parts.remove(&ifindex);
+        self.problems.remove(&ifindex);
+        self.adopted.remove(&ifindex);
+    }
+
+    /// Attaches and detaches what is missing or too much. `pods` are the devices that pods were found behind.
+    pub fn sync(&mut self, kernel: &mut KernelNode, enforcer0: u32, pods: &BTreeSet<u32>, settled: bool) {
+        if settled {
+            self.adopted.clear();
+        }
+        for link in self.links.values().filter(|link| !link.loopback) {
+            let part = match link.ifindex {
+                ifindex if ifindex == enforcer0 => Part::Enforcer0,
+                ifindex if pods.contains(&ifindex) || self.adopted.contains(&ifindex) => Part::Pod,
+                _ if link.l3 => Part::WireL3,
+                _ => Part::Wire,
+            };
+            if self.parts.get(&link.ifindex) == Some(&part) {
+                continue;
+            }
+            let device = Device { netns: None, name: link.name.clone(), ifindex: link.ifindex };
+            match change(kernel, &device, part) {
+                Ok(()) => {
+                    tracing::debug!(device = link.name, ?part, "device is guarded");
+                    self.parts.insert(link.ifindex, part);
+                    self.problems.remove(&link.ifindex);
+                }
+                Err(error) => {
+                    let text = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(device = link.name, error = text, "device is not guarded");
+                    self.problems.insert(link.ifindex, text);
+                }
+            }
+        }
+        if std::mem::take(&mut self.litter)
+            && let Err(error) = kernel.collect_links()
+        {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "links are not collected");
+            self.litter = true;
+        }
+    }
+
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.problems.values().map(String::as_str)
+    }
+}
+
+fn change(kernel: &mut KernelNode, device: &Device, part: Part) -> Result<(), AttachError> {
+    for program in part.programs() {
+        kernel.attach(program, device)?;
+    }
+    for program in Part::ALL.into_iter().filter(|other| *other != part).flat_map(Part::programs) {
+        kernel.detach(program, device)?;
+    }
+    Ok(())
+}

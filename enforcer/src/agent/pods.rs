@@ -1,0 +1,326 @@
+//! The pods of this node: which there are, and where each was found.
+//!
+//! A pod's namespace is visited as soon as its object is known, again when a device on the host changes that may be
+//! its own, with back-off until it looks complete, and now and then for what no event tells (a route inside the pod).
+
+mod place;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::revoke::Sockets;
+use crate::{
+    cgroup,
+    compile::{Location, Pod},
+    model::{CGROUP_ANNOTATION, Kind, Labels, NETNS_ANNOTATION, Object, ObjectKey, Spec},
+    netlink::{self, Link, Visit},
+    netns,
+    store::Snapshot,
+};
+
+/// First and longest time until the next look at a pod that is not complete.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Until the next look at one that is.
+const REGULAR: Duration = Duration::from_secs(10);
+/// After so many failures a visit counts as having given its answer.
+const ENOUGH: u32 = 3;
+
+/// Where to look for a pod.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Home {
+    Netns(PathBuf),
+    Cgroup(PathBuf),
+    /// The object does not say.
+    Nowhere,
+}
+
+/// What one look at a pod has found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Sight {
+    Netns(Visit),
+    Cgroup(u64),
+}
+
+/// The outcome of one look.
+#[derive(Debug)]
+pub struct Found {
+    uid: String,
+    round: u64,
+    result: Result<Sight, SightError>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SightError {
+    #[error("its network namespace cannot be visited")]
+    Netns(#[from] netlink::NetlinkError),
+    #[error("its cgroup {path} cannot be read")]
+    Cgroup {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "its object does not say where it is, expected the annotation {NETNS_ANNOTATION}, or {CGROUP_ANNOTATION} for hostNetwork"
+    )]
+    Nowhere,
+}
+
+impl SightError {
+    fn is_gone(&self) -> bool {
+        let errno = match self {
+            Self::Netns(error) => error.errno(),
+            Self::Cgroup { source, .. } => source.raw_os_error(),
+            Self::Nowhere => return true,
+        };
+        // EINVAL: the file is there, the namespace that was bound over it is not.
+        matches!(errno, Some(libc::ENOENT | libc::EINVAL))
+    }
+}
+
+struct Entry {
+    pod: Arc<Pod>,
+    home: Home,
+    /// Addresses that the object promises.
+    promised: Vec<IpAddr>,
+    sight: Option<Sight>,
+    problem: Option<String>,
+    attempts: u32,
+    /// Looks of earlier rounds are not listened to.
+    round: u64,
+    look: JoinHandle<()>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.look.abort();
+    }
+}
+
+/// All pods of the node.
+pub struct Pods {
+    /// Key: uid.
+    entries: BTreeMap<String, Entry>,
+    /// Addresses whose way out is asked for in every pod.
+    targets: Arc<[IpAddr]>,
+    rounds: u64,
+    found: mpsc::UnboundedSender<Found>,
+}
+
+impl Pods {
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Found>) {
+        let (found, results) = mpsc::unbounded_channel();
+        (Self { entries: BTreeMap::new(), targets: Arc::from([]), rounds: 0, found }, results)
+    }
+
+    /// Takes over what the objects say. `names` are the node's names as pods have them.
+    pub fn update(&mut self, snapshot: &Snapshot, names: &BTreeSet<String>, targets: Vec<IpAddr>) {
+        if *self.targets != *targets {
+            self.targets = targets.into();
+            let uids: Vec<String> = self.entries.keys().cloned().collect();
+            self.look_at_once(&uids);
+        }
+        let mut gone: BTreeSet<String> = self.entries.keys().cloned().collect();
+        for (key, object) in &snapshot.objects {
+            let Spec::Pod(spec, status) = &object.spec else { continue };
+            if !names.contains(&spec.node_name) || matches!(status.phase.as_str(), "Succeeded" | "Failed") {
+                continue;
+            }
+            let uid = uid_of(key, object);
+            gone.remove(&uid);
+            let promised = status.pod_ips.iter().map(|ip| ip.ip.to_canonical()).collect();
+            self.take_over(&uid, key, object, namespace_labels(snapshot, &key.namespace), promised);
+        }
+        self.entries.retain(|uid, _| !gone.contains(uid));
+    }
+
+    fn take_over(
+        &mut self,
+        uid: &str,
+        key: &ObjectKey,
+        object: &Object,
+        namespace_labels: Labels,
+        promised: Vec<IpAddr>,
+    ) {
+        let home = home_of(object);
+        let old = self.entries.get(uid);
+        let same_home = old.is_some_and(|old| old.home == home);
+        let new_promise = old.is_some_and(|old| old.promised != promised);
+        let location = old.filter(|_| same_home).map_or(Location::Unknown, |old| old.pod.location.clone());
+        let pod = Pod {
+            uid: uid.to_owned(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            labels: object.metadata.labels.clone(),
+            namespace_labels,
+            location,
+        };
+        if let Some(entry) = self.entries.get_mut(uid).filter(|_| same_home) {
+            if *entry.pod != pod {
+                entry.pod = Arc::new(pod);
+            }
+            entry.promised = promised;
+            if !new_promise {
+                return;
+            }
+        } else {
+            let entry = Entry {
+                pod: Arc::new(pod),
+                home,
+                promised,
+                sight: None,
+                problem: None,
+                attempts: 0,
+                round: 0,
+                look: tokio::spawn(std::future::ready(())),
+            };
+            self.entries.insert(uid.to_owned(), entry);
+        }
+        self.look(uid, Duration::ZERO);
+    }
+
+    fn look_at_once(&mut self, uids: &[String]) {
+        for uid in uids {
+            self.look(uid, Duration::ZERO);
+        }
+    }
+
+    /// Looks at a pod again after a while, in place of the look that was planned.
+    fn look(&mut self, uid: &str, wait: Duration) {
+        self.rounds += 1;
+        let round = self.rounds;
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        entry.round = round;
+        entry.look.abort();
+        let (uid, home) = (uid.to_owned(), entry.home.clone());
+        let (targets, found) = (Arc::clone(&self.targets), self.found.clone());
+        entry.look = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let result = visit(&home, &targets).await;
+            // Nobody listens any more only when the agent ends.
+            let _ended = found.send(Found { uid, round, result });
+        });
+    }
+
+    /// Takes over what a look has found, and plans the next.
+    pub fn found(&mut self, found: Found) {
+        let Found { uid, round, result } = found;
+        let Some(entry) = self.entries.get_mut(&uid).filter(|entry| entry.round == round) else { return };
+        let complete = match result {
+            Ok(sight) => {
+                let complete = place::is_complete(&sight, &entry.promised);
+                entry.sight = Some(sight);
+                entry.problem = None;
+                complete
+            }
+            Err(error) => {
+                // A namespace that is gone may come back as another one; any other failure says nothing about it.
+                if error.is_gone() {
+                    entry.sight = None;
+                }
+                entry.problem = Some(format!("{:#}", anyhow::Error::from(error)));
+                false
+            }
+        };
+        entry.attempts = if complete { ENOUGH } else { entry.attempts.saturating_add(1) };
+        let doublings = entry.attempts.min(10).saturating_sub(1);
+        let wait = if complete { REGULAR } else { (FIRST_WAIT * (1 << doublings)).min(LONGEST_WAIT) };
+        self.look(&uid, wait);
+    }
+
+    /// A device of the host has come, changed or gone: looks again at pods that are not found, or found behind it.
+    pub fn device_changed(&mut self, ifindex: u32) {
+        let concerned = |entry: &Entry| match &entry.pod.location {
+            Location::Netns { ifindex: own, .. } => *own == ifindex || *own == 0,
+            Location::Unknown => true,
+            Location::Host { .. } => false,
+        };
+        let uids: Vec<String> =
+            self.entries.iter().filter(|(_, entry)| concerned(entry)).map(|(uid, _)| uid.clone()).collect();
+        self.look_at_once(&uids);
+    }
+
+    /// Brings sights and the host's devices together. Returns whether a pod is somewhere else now.
+    pub fn locate(&mut self, links: &BTreeMap<u32, Link>) -> bool {
+        let mut moved = false;
+        for entry in self.entries.values_mut() {
+            let location = match &entry.sight {
+                None => Location::Unknown,
+                Some(Sight::Cgroup(id)) => Location::Host { cgroups: vec![*id] },
+                Some(Sight::Netns(visit)) => {
+                    place::locate(visit, links, &entry.promised, entry.attempts >= ENOUGH)
+                }
+            };
+            if location != entry.pod.location {
+                entry.pod = Arc::new(Pod { location, ..Pod::clone(&entry.pod) });
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    pub fn all(&self) -> BTreeMap<String, Arc<Pod>> {
+        self.entries.iter().map(|(uid, entry)| (uid.clone(), Arc::clone(&entry.pod))).collect()
+    }
+
+    /// Whether every pod has been looked at.
+    pub fn settled(&self) -> bool {
+        self.entries.values().all(|entry| entry.sight.is_some() || entry.attempts >= ENOUGH)
+    }
+
+    /// Where a pod's sockets are; `None` where that is not known.
+    pub fn sockets(&self, uid: &str) -> Option<Sockets> {
+        match &self.entries.get(uid)?.home {
+            Home::Netns(path) => Some(Sockets::Netns(path.clone())),
+            Home::Cgroup(_) => Some(Sockets::Host),
+            Home::Nowhere => None,
+        }
+    }
+
+    /// Why a pod is not found.
+    pub fn problem(&self, uid: &str) -> Option<&str> {
+        self.entries.get(uid)?.problem.as_deref()
+    }
+}
+
+/// The object's uid, its name where it has none (standalone).
+pub fn uid_of(key: &ObjectKey, object: &Object) -> String {
+    object.metadata.uid.clone().unwrap_or_else(|| format!("{}/{}", key.namespace, key.name))
+}
+
+/// Labels of a namespace; those that Kubernetes always gives it where there is no object.
+fn namespace_labels(snapshot: &Snapshot, name: &str) -> Labels {
+    let key = ObjectKey::new(Kind::Namespace, "", name);
+    let mut labels =
+        snapshot.objects.get(&key).map(|object| object.metadata.labels.clone()).unwrap_or_default();
+    labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+    labels
+}
+
+fn home_of(object: &Object) -> Home {
+    let annotation = |name: &str| object.metadata.annotations.get(name);
+    let host_network = matches!(&object.spec, Spec::Pod(spec, _) if spec.host_network);
+    match (host_network, annotation(NETNS_ANNOTATION), annotation(CGROUP_ANNOTATION)) {
+        (true, _, Some(path)) => Home::Cgroup(path.into()),
+        (false, Some(name), _) => Home::Netns(netns::path_of(name)),
+        _ => Home::Nowhere,
+    }
+}
+
+async fn visit(home: &Home, targets: &[IpAddr]) -> Result<Sight, SightError> {
+    match home {
+        Home::Netns(path) => Ok(Sight::Netns(netlink::visit(path, targets).await?)),
+        Home::Cgroup(path) => cgroup::id(path)
+            .map(Sight::Cgroup)
+            .map_err(|source| SightError::Cgroup { path: path.clone(), source }),
+        Home::Nowhere => Err(SightError::Nowhere),
+    }
+}
