@@ -14,9 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{controller, datapath::load, dns, gateway, keygen, tunnel};
-use crate::{controller, dns, keygen, tunnel};
-use crate::{agent, keygen, tunnel};
+use crate::{agent, controller, datapath::load, dns, gateway, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
