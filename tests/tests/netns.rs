@@ -6,6 +6,8 @@
 mod backends;
 #[path = "netns/grants.rs"]
 mod grants;
+#[path = "netns/labs.rs"]
+mod labs;
 #[path = "netns/paths.rs"]
 mod paths;
 #[path = "netns/restarts.rs"]

@@ -3,9 +3,13 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use enforcer_tests::{demo, lab::clean, probe, stock};
+use enforcer_tests::{
+    demo,
+    lab::{Lab, clean},
+    probe, stock,
+};
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS]";
 
 fn main() -> ExitCode {
@@ -33,6 +37,12 @@ fn run(args: &[&str]) -> Result<bool> {
                 json: flags.contains(&"--json"),
                 keep: flags.contains(&"--keep"),
             });
+        }
+        ["hold"] => {
+            let lab = Lab::new(&[])?;
+            lab.elsewhere("node").start_plain("sleep", &["3600"], &lab.id.log("sleep"))?.leave();
+            std::fs::write(lab.id.dir.join("held"), "")?;
+            std::thread::sleep(std::time::Duration::from_hours(1));
         }
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
