@@ -42,7 +42,8 @@ pub(super) async fn serve(
     let wanted = load(name, configuration)?;
     let tun =
         tun::open(name, description.netns.as_deref()).map_err(TunnelError::device(name, "open the TUN"))?;
-    let (writer, reader) = halves(tun, mtu.clone()).map_err(TunnelError::device(name, "watch the TUN"))?;
+    let (writer, reader, lifetime) =
+        halves(tun, mtu.clone()).map_err(TunnelError::device(name, "watch the TUN"))?;
     let mut served = Served::start(name, configuration, writer, reader).await?;
     if let Err(error) = served.change(wanted).await {
         tracing::warn!(device = name, %error, "saved configuration does not work yet, trying again");
@@ -65,11 +66,8 @@ pub(super) async fn serve(
                 let Some(Request { set, answer }) = request else { break };
                 let _ = answer.send(served.answer(set).await);
             }
-            () = served.device.wait() => {
-                served.device.stop().await;
-                let source = io::Error::from_raw_os_error(libc::ENODEV);
-                return Err(TunnelError::device(name, "go on: its TUN or UDP socket failed")(source));
-            }
+            () = lifetime.end() => return Err(served.failed(name, "go on: the TUN is gone").await),
+            () = served.device.wait() => return Err(served.failed(name, "go on: WireGuard stopped").await),
             _ = look.tick() => served.look_after().await,
         }
     }
@@ -123,6 +121,11 @@ impl Served {
             bound: true,
             saved: String::new(),
         })
+    }
+
+    async fn failed(self, name: &str, what: &'static str) -> TunnelError {
+        self.device.stop().await;
+        TunnelError::device(name, what)(io::Error::from_raw_os_error(libc::ENODEV))
     }
 
     /// Carries out one request and gives the text of its answer.

@@ -30,12 +30,24 @@ pub(super) struct Writer {
     tun: Arc<AsyncFd<OwnedFd>>,
 }
 
+/// Tells when the device is deleted, also while nobody reads it because there is no key yet.
+pub(super) struct Lifetime(Arc<AsyncFd<OwnedFd>>);
+
+impl Lifetime {
+    /// Waits for the end of the device.
+    pub async fn end(&self) {
+        // A TUN that is merely down is not in error; whatever else fails here ends it for us as well.
+        let _ = self.0.ready(Interest::ERROR).await;
+    }
+}
+
 /// Wraps an open TUN. `mtu` is its MTU in bytes: a request by name would ask the namespace of this process.
 #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
-pub(super) fn halves(tun: OwnedFd, mtu: watch::Receiver<u16>) -> io::Result<(Writer, Reader)> {
+pub(super) fn halves(tun: OwnedFd, mtu: watch::Receiver<u16>) -> io::Result<(Writer, Reader, Lifetime)> {
     // SAFETY: an OwnedFd names the same open descriptor until it is dropped, and nothing takes it out again.
     let tun = Arc::new(unsafe { AsyncFd::register(tun) }?);
-    Ok((Writer { tun: Arc::clone(&tun) }, Reader { tun, mtu, batch: Vec::with_capacity(BATCH) }))
+    let reader = Reader { tun: Arc::clone(&tun), mtu, batch: Vec::with_capacity(BATCH) };
+    Ok((Writer { tun: Arc::clone(&tun) }, reader, Lifetime(tun)))
 }
 
 impl IpRecv for Reader {
@@ -45,7 +57,8 @@ impl IpRecv for Reader {
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
         self.batch.clear();
         while self.batch.is_empty() {
-            let mut ready = self.tun.readable().await?;
+            // A device that is deleted becomes an error, and never readable.
+            let mut ready = self.tun.ready(Interest::READABLE | Interest::ERROR).await?;
             while self.batch.len() < BATCH {
                 let mut packet = pool.get();
                 match ready.try_io(|tun| Ok(nix::unistd::read(tun.as_fd(), &mut packet)?)) {
