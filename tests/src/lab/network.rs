@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Id, command::run, wait};
+use super::{
+    Id,
+    command::run,
+    manifests::{GRANTED, PROJECT},
+    wait,
+};
 
 pub const NODE4: &str = "192.0.2.11";
 pub const NODE6: &str = "2001:db8:1::11";
@@ -53,6 +58,12 @@ impl Pod {
     pub fn host_network(mut self) -> Self {
         self.host_network = true;
         self
+    }
+
+    /// Whether the lab's connections select it.
+    pub fn is_granted(&self) -> bool {
+        let (key, value) = GRANTED;
+        self.namespace == PROJECT && self.labels.iter().any(|label| label.0 == key && label.1 == value)
     }
 
     /// Addresses that its status shows.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     Lab, Running,
     command::{finish, inside},
-    manifests::{self, CLUSTER},
+    manifests::{self, CLUSTER, Service},
     network::{DNS4, DNS6, GATEWAY4, TUNNEL_PORT},
     wait,
 };
@@ -168,7 +168,7 @@ impl Lab {
         self.log("monitor").lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits until no role has anything left to do: every grant is live on both ends.
+    /// Waits until no role has anything left to do: every grant of the lab is live on both ends.
     pub fn wait_ready(&mut self) -> Result<()> {
         let mut last = String::new();
         let ready = wait::until("every role is ready", || {
@@ -191,7 +191,8 @@ impl Lab {
         }
     }
 
-    /// Why it is not ready, from the roles' own conditions.
+    /// Why it is not ready: from the roles' own conditions, and from what the lab has written that they may not have
+    /// read yet.
     fn unready(&self) -> Result<Option<String>> {
         for role in [Role::Controller, Role::Gateway, Role::Agent] {
             let status = self.status(role)?;
@@ -201,6 +202,15 @@ impl Lab {
             }
             if let Some(open) = conditions.iter().find(|condition| condition["status"] != "True") {
                 return Ok(Some(format!("{}: {open}", role.name())));
+            }
+        }
+        let status = self.status(Role::Agent)?;
+        let pods = status["pods"].as_array().cloned().unwrap_or_default();
+        for pod in self.network.pods.iter().filter(|pod| pod.is_granted()) {
+            let title = format!("{}/{}", pod.namespace, pod.name);
+            let live = pods.iter().find(|pod| pod["pod"] == *title).and_then(|pod| pod["live"].as_u64());
+            if live.unwrap_or_default() < Service::ALL.len() as u64 {
+                return Ok(Some(format!("agent: {title} has {live:?} live grants")));
             }
         }
         Ok(None)
