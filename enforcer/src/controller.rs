@@ -31,6 +31,8 @@ use crate::{
 };
 
 pub mod allocate;
+#[cfg(test)]
+mod bad_input;
 pub mod ranges;
 mod status;
 #[cfg(test)]
@@ -137,8 +139,8 @@ impl Controller {
         let failure = self.save();
         let is_saved = failure.is_none();
         let conditions = [
-            condition("StateSaved", "Saved", "SaveFailed", failure.into_iter().collect()),
-            condition("ManifestsAccepted", "Accepted", "Refused", problems),
+            condition("StateSaved", "Saved", "SaveFailed", failure.as_slice()),
+            condition("ManifestsAccepted", "Accepted", "Refused", &problems),
         ];
         let name = self.path.display().to_string();
         let view = View {
@@ -170,7 +172,7 @@ impl Controller {
     }
 }
 
-fn condition(kind: &str, good: &str, bad: &str, failures: Vec<String>) -> Condition {
+fn condition(kind: &str, good: &str, bad: &str, failures: &[String]) -> Condition {
     let is_good = failures.is_empty();
     Condition {
         kind: kind.to_owned(),

@@ -66,6 +66,11 @@ impl Kind {
     pub const fn is_instance(self) -> bool {
         matches!(self, Self::KeyValueStore | Self::MySQL | Self::Postgres)
     }
+
+    /// Kinds that a connection may lead to.
+    pub const fn is_destination(self) -> bool {
+        self.is_instance() || matches!(self, Self::MySQLDatabase | Self::PostgresDatabase)
+    }
 }
 
 impl fmt::Display for Kind {

@@ -180,8 +180,7 @@ fn requirements(field: &str, selector: &LabelSelector) -> Checked {
 }
 
 fn destination(field: &str, namespace: &str, destination: &DestinationRef) -> Checked {
-    let database = matches!(destination.kind, Kind::MySQLDatabase | Kind::PostgresDatabase);
-    if !destination.kind.is_instance() && !database {
+    if !destination.kind.is_destination() {
         let message = format!(
             "\"{}\", expected KeyValueStore, MySQL, MySQLDatabase, Postgres or PostgresDatabase",
             destination.kind

@@ -1,1 +1,166 @@
+//! Turns of the controller as values, and what a failed save does.
 
+use super::*;
+use crate::source::manifests::read_text;
+
+const OBJECTS: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {env: production}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {nodeName: host-1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: batch, namespace: shop, labels: {app: web}}
+spec: {nodeName: host-1}
+status: {phase: Succeeded}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: other, namespace: shop, labels: {app: other}}
+---
+apiVersion: enforcer.dev/v1alpha1
+kind: TunnelGateway
+metadata: {name: eu-1}
+spec:
+  publicKey: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=
+  endpoints: ["203.0.113.1:51820"]
+  allowedNamespaces: [shop]
+  allowedBackends: [{cidr: 192.0.2.0/24, ports: [{port: 5432}]}]
+---
+apiVersion: enforcer.dev/v1alpha1
+kind: TunnelNode
+metadata: {name: n1}
+spec: {publicKey: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=, cluster: blue, node: host-1}
+---
+apiVersion: enforcer.dev/v1alpha1
+kind: Postgres
+metadata: {name: pg, namespace: shop}
+spec: {gateways: [eu-1], endpoints: [{address: 192.0.2.10}]}
+---
+apiVersion: enforcer.dev/v1alpha1
+kind: ServiceConnection
+metadata: {name: web, namespace: shop}
+spec:
+  source:
+    kind: KubernetesCluster
+    name: blue
+    podSelector: {matchLabels: {app: web}}
+    namespaceSelector: {matchLabels: {env: production, kubernetes.io/metadata.name: shop}}
+  destination: {kind: Postgres, name: pg}
+"#;
+
+fn install() -> State {
+    State::new(
+        "fd00:1:2::/48".parse().unwrap(),
+        "198.18.0.0/16".parse().unwrap(),
+        "198.19.0.0/16".parse().unwrap(),
+    )
+}
+
+fn status(state: &State, key: &str) -> serde_json::Value {
+    json!(state.status[key])
+}
+
+#[test]
+fn one_turn_says_everything_and_the_next_says_the_same() {
+    let snapshot = read_text("a.yaml", OBJECTS);
+    assert_eq!(snapshot.problems, []);
+    let first = step(&snapshot, &install(), "2026-01-01T00:00:00Z");
+    let valid = json!([{
+        "type": "Valid",
+        "status": "True",
+        "reason": "Valid",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"
+    }]);
+    let expected = json!({
+        "conditions": valid,
+        "destinationDNS": "postgres-pg.shop.svc.cluster.local",
+        "matchedPods": 1,
+        "references": "KubernetesCluster/blue -> Postgres/pg"
+    });
+    assert_eq!(status(&first.state, "ServiceConnection/shop/web"), expected);
+    let expected = json!({
+        "conditions": valid,
+        "privateNetworkingFQDN": "postgres-pg.shop.svc.cluster.local",
+        "addresses": ["198.18.0.1"]
+    });
+    assert_eq!(status(&first.state, "Postgres/shop/pg"), expected);
+    let expected = json!({
+        "conditions": valid,
+        "number": 1,
+        "addresses": ["198.19.0.1", "fd00:1:2:1001::1"],
+        "ranges": ["198.19.0.0/26", "fd00:1:2:1001::/64"]
+    });
+    assert_eq!(status(&first.state, "TunnelNode/n1"), expected);
+    assert_eq!(step(&snapshot, &first.state, "2026-01-02T00:00:00Z"), first);
+}
+
+#[test]
+fn the_file_that_an_object_is_in_means_nothing() {
+    let first = step(&read_text("a.yaml", OBJECTS), &install(), "2026-01-01T00:00:00Z");
+    let renamed = step(&read_text("z.yaml", OBJECTS), &first.state, "2026-01-02T00:00:00Z");
+    assert_eq!(renamed, first);
+}
+
+#[test]
+fn a_condition_has_the_time_of_its_change() {
+    let good = read_text("a.yaml", OBJECTS);
+    let bad = read_text("a.yaml", &OBJECTS.replace("[shop]", "[blog]"));
+    let first = step(&good, &install(), "2026-01-01T00:00:00Z");
+    let second = step(&bad, &first.state, "2026-01-02T00:00:00Z");
+    let third = step(&bad, &second.state, "2026-01-03T00:00:00Z");
+    assert_eq!(third.state, second.state);
+    let conditions = json!([{
+        "type": "Valid",
+        "status": "False",
+        "reason": "NamespaceNotAllowed",
+        "message": "spec.gateways[0]: TunnelGateway eu-1 does not allow namespace \"shop\", \
+                    expected it in its allowedNamespaces",
+        "lastTransitionTime": "2026-01-02T00:00:00Z"
+    }]);
+    assert_eq!(status(&third.state, "Postgres/shop/pg"), json!({ "conditions": conditions }));
+    assert_eq!(third.state.services, first.state.services, "an invalid object keeps its address");
+}
+
+#[test]
+fn references_may_be_corrected_until_they_were_valid_once() {
+    let typo = read_text("a.yaml", &OBJECTS.replace("kind: Postgres, name: pg", "kind: Postgres, name: gp"));
+    let first = step(&typo, &install(), "2026-01-01T00:00:00Z");
+    assert!(first.resolved.connections.is_empty());
+    let corrected = step(&read_text("a.yaml", OBJECTS), &first.state, "2026-01-02T00:00:00Z");
+    assert_eq!(corrected.resolved.connections.len(), 1);
+    let edited = step(&typo, &corrected.state, "2026-01-03T00:00:00Z");
+    let reason = &edited.state.status["ServiceConnection/shop/web"].conditions[0].reason;
+    assert_eq!(reason, "Immutable");
+    let deleted = step(&Snapshot::default(), &edited.state, "2026-01-04T00:00:00Z");
+    assert_eq!(deleted.state.status, std::collections::BTreeMap::new());
+}
+
+#[test]
+fn a_failed_save_is_said_and_tried_again() {
+    let dir = std::env::temp_dir().join(format!("enforcer-controller-{}", std::process::id()));
+    let _absent = fs::remove_dir_all(&dir);
+    let path = dir.join("state.json");
+    let mut controller = Controller { path: path.clone(), saved: None, state: install(), logged: Vec::new() };
+    let snapshot = Arc::new(read_text("a.yaml", OBJECTS));
+    let (view, is_saved) = controller.cycle(snapshot.clone());
+    assert!(!is_saved);
+    assert_eq!(view.role["conditions"][0]["reason"], "SaveFailed");
+    fs::create_dir_all(&dir).unwrap();
+    let (view, is_saved) = controller.cycle(snapshot.clone());
+    assert!(is_saved);
+    assert_eq!(view.role["conditions"][0]["reason"], "Saved");
+    assert_eq!(state::load(&path).unwrap().as_ref(), view.state.as_deref());
+
+    // What did not change is not written again.
+    fs::remove_file(&path).unwrap();
+    assert!(controller.cycle(snapshot).1);
+    assert_eq!(state::load(&path).unwrap(), None);
+    fs::remove_dir_all(&dir).unwrap();
+}

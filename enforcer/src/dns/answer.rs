@@ -85,11 +85,10 @@ fn reply(zone: &Zone, request: &Request) -> Reply {
         Found::Outside => Reply::failure(ResponseCode::Refused),
         Found::NotReady => Reply::failure(ResponseCode::ServFail),
         Found::Nothing => Reply { code: ResponseCode::NXDomain, ..Reply::found(zone, Vec::new()) },
-        Found::Branch => Reply::found(zone, Vec::new()),
         Found::Apex if matches!(question.query_type(), RecordType::SOA | RecordType::ANY) => {
             Reply::found(zone, soa(zone).into_iter().collect())
         }
-        Found::Apex => Reply::found(zone, Vec::new()),
+        Found::Apex | Found::Branch => Reply::found(zone, Vec::new()),
         Found::Service(addresses) => Reply::found(zone, records(name, addresses, question.query_type())),
     }
 }

@@ -205,7 +205,7 @@ fn ports(
                 .map(|offer| format!("{}/{}", value::protocol_name(offer.protocol), offer.port))
                 .collect();
             let message = format!(
-                "{}/{} is not offered by {} {}, expected of {}",
+                "{}/{} is not offered by {} {}, expected one of {}",
                 value::protocol_name(port.protocol),
                 port.port,
                 destination.kind,

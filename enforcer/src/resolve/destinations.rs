@@ -123,7 +123,7 @@ fn through(
     else {
         return Ok(Through::Not(format!("{field}: no TunnelGateway \"{name}\", expected one that exists")));
     };
-    if !gateway_spec.allowed_namespaces.iter().any(|allowed| *allowed == key.namespace) {
+    if !gateway_spec.allowed_namespaces.contains(&key.namespace) {
         let message = format!(
             "TunnelGateway {name} does not allow namespace \"{}\", expected it in its allowedNamespaces",
             key.namespace
@@ -144,9 +144,9 @@ fn through(
             let message = format!("{address} lies in our range {range}, expected a host behind the gateway");
             return Err(Refusal::new("BackendNotAllowed", &field, message));
         }
-        if let Some(port) = ports.iter().find(|port| !gateways::allows(gateway, address, port)) {
+        if let Some(port) = ports.iter().find(|port| !gateways::allows(gateway, address, **port)) {
             let message = format!(
-                "{address} with port {}/{} is not in the allowedBackends of TunnelGateway {name}",
+                "{address} with port {}/{} is not in the allowedBackends of TunnelGateway {name}, expected one that is",
                 value::protocol_name(port.protocol),
                 port.target_port
             );

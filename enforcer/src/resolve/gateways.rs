@@ -151,7 +151,7 @@ pub(super) fn is_gateway_itself(gateway: &Gateway, address: IpAddr) -> bool {
 }
 
 /// Whether the administrator allows this backend.
-pub(super) fn allows(gateway: &Gateway, address: IpAddr, port: &super::DestinationPort) -> bool {
+pub(super) fn allows(gateway: &Gateway, address: IpAddr, port: super::DestinationPort) -> bool {
     let address = IpNet::from(address.to_canonical());
     gateway.allowed_backends.iter().any(|backend| {
         value::cidr(&backend.cidr).is_ok_and(|range| range.contains(&address))

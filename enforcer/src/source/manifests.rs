@@ -43,6 +43,15 @@ pub fn load(dir: &Path) -> Snapshot {
     folder.snapshot(1)
 }
 
+/// Takes one text for the only file of a folder.
+pub fn read_text(name: &str, text: &str) -> Snapshot {
+    let mut folder = Folder::new(Path::new(""));
+    let mut file = File::default();
+    file.take(name, text);
+    folder.files.insert(name.to_owned(), file);
+    folder.snapshot(1)
+}
+
 /// Reads the folder and follows it from a task of its own until nobody listens any more. The channel has the first
 /// state from the start. Call it from within a tokio runtime.
 pub fn watch(dir: impl Into<PathBuf>) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
@@ -200,13 +209,18 @@ impl Folder {
 }
 
 impl File {
+    fn take(&mut self, name: &str, text: &str) {
+        let content = parse::file(name, text, &self.objects);
+        self.objects = content.objects;
+        self.problems = content.problems;
+        self.incomplete = content.incomplete;
+    }
+
     /// False: it could not be read and is to be tried again.
     fn read_from(&mut self, path: &Path, name: &str) -> bool {
         match fs::read_to_string(path) {
             Ok(text) => {
-                let content = parse::file(name, &text, &self.objects);
-                (self.objects, self.problems, self.incomplete) =
-                    (content.objects, content.problems, content.incomplete);
+                self.take(name, &text);
                 true
             }
             Err(error) => {

@@ -3,6 +3,10 @@
 use serde_norway::Value;
 use serde_path_to_error::{Path, Segment};
 
+use crate::model::Kind;
+
+pub(super) const MISSING: &str = "missing, expected it to be there";
+
 /// Field path and message of one refusal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Complaint {
@@ -20,10 +24,16 @@ pub(super) fn complaint(prefix: &str, root: &Value, path: &Path, error: &str) ->
         };
     }
     if let Some((name, _)) = quoted(error, "missing field ") {
-        return Complaint { field: below(&field, name), message: "missing".to_owned() };
+        return Complaint { field: below(&field, name), message: MISSING.to_owned() };
     }
     if let Some((value, expected)) = quoted(error, "unknown variant ") {
-        return Complaint { field, message: format!("\"{value}\", {}", choices(value, &listed(expected))) };
+        let mut expected = listed(expected);
+        // Where a kind is asked for, it is one of a destination.
+        if Kind::ALL.iter().all(|kind| expected.contains(&kind.name())) {
+            expected
+                .retain(|name| Kind::ALL.iter().any(|kind| kind.is_destination() && kind.name() == *name));
+        }
+        return Complaint { field, message: format!("\"{value}\", {}", choices(value, &expected)) };
     }
     if error.contains("invalid IP address syntax") {
         let value = lookup(root, path).map_or_else(|| "the value".to_owned(), show);
@@ -134,7 +144,8 @@ fn in_words(found: &str) -> String {
 
 fn type_in_words(expected: &str) -> String {
     match expected {
-        "u16" => "a number from 0 to 65535".to_owned(),
+        // Every one of them is a port.
+        "u16" => "a port, 1 to 65535".to_owned(),
         "u32" => "a number from 0 to 4294967295".to_owned(),
         "i64" => "a number".to_owned(),
         "a sequence" => "a list".to_owned(),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::de::DeserializeOwned;
 use serde_norway::{Mapping, Value};
 
-use super::message::{Complaint, choices, complaint, show};
+use super::message::{Complaint, MISSING, choices, complaint, show};
 use crate::{
     model::{API_VERSION, Kind, Metadata, Object, ObjectKey, PodSpec, PodStatus, Spec},
     store::Problem,
@@ -222,7 +222,7 @@ fn kind(document: &Mapping) -> Result<Kind, Refusal> {
     let text = |field: &str| match document.get(field) {
         Some(Value::String(text)) => Ok(text.as_str()),
         Some(other) => Err(unknown(field, format!("{}, expected a string", show(other)))),
-        None => Err(unknown(field, "missing".to_owned())),
+        None => Err(unknown(field, MISSING.to_owned())),
     };
     let (version, name) = (text("apiVersion")?, text("kind")?);
     let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
@@ -261,7 +261,7 @@ fn title(kind: &str, document: &Mapping) -> String {
 
 fn metadata(kind: Kind, document: &Mapping) -> Result<Metadata, Refusal> {
     let foreign = |complaint| Refusal { identity: Identity::Unknown, complaint };
-    let value = document.get("metadata").ok_or_else(|| unknown("metadata", "missing".to_owned()))?;
+    let value = document.get("metadata").ok_or_else(|| unknown("metadata", MISSING.to_owned()))?;
     let metadata: Metadata = read("metadata", value).map_err(foreign)?;
     if metadata.name.is_empty() {
         return Err(unknown("metadata.name", "empty, expected the object's name".to_owned()));
@@ -318,7 +318,7 @@ fn spec(kind: Kind, document: &Mapping) -> Result<Spec, Complaint> {
 }
 
 fn required<T: DeserializeOwned>(document: &Mapping) -> Result<T, Complaint> {
-    let missing = || Complaint { field: "spec".to_owned(), message: "missing".to_owned() };
+    let missing = || Complaint { field: "spec".to_owned(), message: MISSING.to_owned() };
     read("spec", document.get("spec").ok_or_else(missing)?)
 }
 
