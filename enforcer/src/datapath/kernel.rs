@@ -99,6 +99,8 @@ pub enum OpenError {
         #[source]
         source: aya::programs::ProgramError,
     },
+    #[error(transparent)]
+    Verifier(#[from] VerifierError),
     #[error("{path} cannot be pinned")]
     Pin {
         path: PathBuf,

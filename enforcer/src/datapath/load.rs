@@ -45,7 +45,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .with_context(|| format!("cannot attach {} to {iface}", program.name()))?;
         links.push((program, link));
     }
-    print(&table(&loaded.costs()?, &links, &iface))?;
+    print(&table(&loaded.costs(), &links, &iface))?;
     let Some(mut log) = log(&mut loaded.ebpf)? else {
         print("\nthe programs write no log; Ctrl-C unloads them\n")?;
         return Ok(tokio::signal::ctrl_c().await?);

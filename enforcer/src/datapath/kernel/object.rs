@@ -18,7 +18,7 @@ use super::{
     Kernel, OpenError, Options,
     pins::{Pins, Shape, pin_over},
     read, sys,
-    verifier::{self, Verified, VerifierError},
+    verifier::{self, Verified},
 };
 use crate::{
     BPF_OBJECT,
@@ -140,7 +140,7 @@ pub(super) fn program_info(ebpf: &Ebpf, program: Program) -> Result<ProgramInfo,
 /// Programs that are pinned nowhere and go with this value.
 pub struct Unpinned {
     pub ebpf: Ebpf,
-    programs: Vec<Program>,
+    verified: BTreeMap<Program, Verified>,
 }
 
 /// What a program costs.
@@ -162,10 +162,12 @@ pub fn load_unpinned(programs: &[Program]) -> Result<Unpinned, OpenError> {
         loader.map_max_entries(map, SMALL);
     }
     let mut ebpf = loader.load(BPF_OBJECT)?;
+    // First, because it fails at once and with the end of the log; aya tries ten times for all of it.
+    let verified = verifier::verify(&ebpf, programs)?;
     for &program in programs {
         load_program(&mut ebpf, program)?;
     }
-    Ok(Unpinned { ebpf, programs: programs.to_vec() })
+    Ok(Unpinned { ebpf, verified })
 }
 
 impl Unpinned {
@@ -176,14 +178,13 @@ impl Unpinned {
     }
 
     /// What each program costs.
-    pub fn costs(&self) -> Result<BTreeMap<Program, ProgramCost>, VerifierError> {
-        let mut costs = BTreeMap::new();
-        for (program, verified) in verifier::verify(&self.ebpf, &self.programs)? {
-            let info = program_info(&self.ebpf, program).ok();
+    pub fn costs(&self) -> BTreeMap<Program, ProgramCost> {
+        let cost = |(program, verified): (&Program, &Verified)| {
+            let info = program_info(&self.ebpf, *program).ok();
             let translated_size = info.as_ref().and_then(ProgramInfo::size_translated);
             let jited_size = info.as_ref().map_or(0, ProgramInfo::size_jitted);
-            costs.insert(program, ProgramCost { verified, translated_size, jited_size });
-        }
-        Ok(costs)
+            (*program, ProgramCost { verified: verified.clone(), translated_size, jited_size })
+        };
+        self.verified.iter().map(cost).collect()
     }
 }

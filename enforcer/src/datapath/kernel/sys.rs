@@ -239,12 +239,13 @@ struct BtfAttr {
     pad: u32,
 }
 
-/// Verifier log level: statistics only.
-const LOG_STATS: u32 = 4;
+/// Verifier log levels: statistics only, and with the path that was refused.
+pub const LOG_STATS: u32 = 4;
+pub const LOG_PATH: u32 = 5;
 
-/// Loads a program; the verifier's statistics, or why it refuses, are in `log`. Pointers in `attr` must be valid.
-pub fn load_program(attr: &mut ProgramAttr, log: &mut [u8]) -> io::Result<OwnedFd> {
-    attr.log_level = LOG_STATS;
+/// Loads a program; what the verifier says is in `log`. Pointers in `attr` must be valid.
+pub fn load_program(attr: &mut ProgramAttr, log_level: u32, log: &mut [u8]) -> io::Result<OwnedFd> {
+    attr.log_level = log_level;
     attr.log_size = log.len() as u32;
     attr.log = log.as_mut_ptr() as u64;
     bpf(bpf_cmd::BPF_PROG_LOAD, attr).map(owned)

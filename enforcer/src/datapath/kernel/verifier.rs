@@ -102,16 +102,34 @@ fn load(object: &Object, program: Program, btf: Option<&OwnedFd>) -> Result<Veri
         attr.lines = lines.as_ptr() as u64;
         attr.line_count = function.line_info.len() as u32;
     }
-    let mut log = vec![0_u8; 1 << 16];
+    let mut log = vec![0_u8; LOG_SIZE];
     let started = Instant::now();
-    let loaded = sys::load_program(&mut attr, &mut log);
+    let loaded = sys::load_program(&mut attr, sys::LOG_STATS, &mut log);
     let elapsed = started.elapsed();
-    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-    let log = String::from_utf8_lossy(&log[..end]).into_owned();
     match loaded {
-        Ok(_) => Ok(Verified { load: elapsed, ..parse(&log) }),
-        Err(source) => Err(VerifierError::Refused { program: program.name(), log, source }),
+        Ok(_) => Ok(Verified { load: elapsed, ..parse(&text(&log)) }),
+        Err(source) => {
+            // The kernel keeps the end of a log that is too long, and fails with another error for it.
+            let _ = sys::load_program(&mut attr, sys::LOG_PATH, &mut log);
+            Err(VerifierError::Refused { program: program.name(), log: end_of(&text(&log)), source })
+        }
     }
+}
+
+/// Bytes of the verifier's log that are kept.
+const LOG_SIZE: usize = 1 << 20;
+
+/// Lines of a refusal's log that are shown: the last instructions and what is wrong with them.
+const LOG_LINES: usize = 60;
+
+fn text(log: &[u8]) -> String {
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    String::from_utf8_lossy(&log[..end]).into_owned()
+}
+
+fn end_of(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
 /// The statistics at the end of the verifier's log:
