@@ -5,6 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::Addr;
 
 /// Key of `WIRE`: who speaks on a host-side interface with this source address.
+///
+/// With [`Addr::NONE`]: the interface is a known pod's. Without this entry a strange source is `UnknownWorkload`, with
+/// it `Spoofed`.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd,

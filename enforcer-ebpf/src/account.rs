@@ -61,23 +61,26 @@ pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns
 /// Tells user space about a packet.
 #[inline(never)]
 pub fn tell(case: &Case, kind: EventKind, reason: u8) {
-    submit(&Event {
-        time_ns: now(),
-        netns: 0,
-        cgroup: case.cgroup,
-        source: case.packet.source,
-        destination: case.packet.destination,
-        ifindex: case.skb.ifindex(),
-        pid: 0,
-        workload: case.workload,
-        connection: case.connection,
-        source_port: case.packet.source_port,
-        destination_port: case.packet.destination_port,
-        protocol: case.packet.protocol,
-        kind: kind as u8,
-        hook: case.hook as u8,
-        reason,
-        comm: [0; 16],
+    let time_ns = now();
+    send(time_ns, |event| {
+        *event = Event {
+            time_ns,
+            netns: 0,
+            cgroup: case.cgroup,
+            source: case.packet.source,
+            destination: case.packet.destination,
+            ifindex: case.skb.ifindex(),
+            pid: 0,
+            workload: case.workload,
+            connection: case.connection,
+            source_port: case.packet.source_port,
+            destination_port: case.packet.destination_port,
+            protocol: case.packet.protocol,
+            kind: kind as u8,
+            hook: case.hook as u8,
+            reason,
+            comm: [0; 16],
+        };
     });
 }
 
@@ -88,16 +91,20 @@ pub fn refuse(case: &Case, reason: DropReason) {
     tell(case, EventKind::Denied, reason as u8);
 }
 
-/// Sends an event if this CPU may still send one.
+/// Sends an event, filled in where it lies in the ring, if this CPU may still send one.
 #[inline(always)]
-pub fn submit(event: &Event) {
-    if !budget(event.time_ns) {
+pub fn send(now_ns: u64, fill: impl FnOnce(&mut Event)) {
+    if !budget(now_ns) {
         count(counter::EVENTS_LIMITED);
         return;
     }
-    if EVENTS.output::<Event>(event, 0).is_err() {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         count(counter::EVENTS_LOST);
-    }
+        return;
+    };
+    // SAFETY: the entry has room for an event, and every bit pattern of it is one.
+    fill(unsafe { entry.assume_init_mut() });
+    entry.submit(0);
 }
 
 #[inline(always)]

@@ -1,18 +1,25 @@
 //! One packet on its way through a pipeline, and what the pipeline makes of it.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use enforcer_common::{Addr, event::Hook, guard::Guard, verdict::DropReason};
+use enforcer_common::{Addr, event::Hook, flow::{Flow, FlowKey}, guard::Guard, verdict::DropReason};
 
 use crate::{
-    maps::GUARD,
+    maps::{Answer, GUARD, SCRATCH, Scratch},
     packet::{self, Layer, Packet},
     skb::Skb,
+    steps::opaque,
 };
 
 /// What is known of the packet so far. Pipelines fill it in, verdict and event read it.
 pub struct Case {
     pub skb: Skb,
-    pub packet: Packet,
+    pub packet: &'static mut Packet,
+    /// The packet inside an ICMP error, or an encapsulated one.
+    pub inner: &'static mut Packet,
+    /// Key of the packet's flow.
+    pub key: &'static mut FlowKey,
+    pub flow: &'static mut Flow,
+    pub answer: &'static mut Answer,
     /// 0: unknown.
     pub workload: u32,
     /// Number of the connection that is charged; 0: none.
@@ -38,28 +45,34 @@ pub enum Action {
 }
 
 impl Case {
+    /// `None` never happens: the scratch map has this entry on every CPU.
     #[inline(always)]
-    pub fn new(skb: Skb, hook: Hook) -> Self {
-        Self { skb, packet: Packet::EMPTY, workload: 0, connection: 0, cgroup: 0, mtu: 0, hook }
+    pub fn new(skb: Skb, hook: Hook) -> Option<Self> {
+        // SAFETY: the entry is this CPU's own, and no other program runs on it before this one has ended.
+        let Scratch { packet, inner, key, flow, answer } = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+        Some(Self { skb, packet, inner, key, flow, answer, workload: 0, connection: 0, cgroup: 0, mtu: 0, hook })
     }
 
     /// First step of every pipeline. `Ok(false)`: not IP.
     #[inline(always)]
     pub fn parse(&mut self, layer: Layer) -> Result<bool, DropReason> {
-        if !packet::parse(&self.skb, layer, &mut self.packet)? {
-            return Ok(false);
+        match packet::parse(&self.skb, layer, self.packet) {
+            Ok(true) if !self.packet.plain => unfold(self.skb, self.packet, self.inner).map(|()| true),
+            Err(reason) => {
+                // The event must not tell of the packet before this one.
+                *self.packet = Packet::EMPTY;
+                Err(reason)
+            }
+            result => result,
         }
-        if !self.packet.plain {
-            unfold(self.skb, &mut self.packet)?;
-        }
-        Ok(true)
     }
 }
 
-/// Rare, and large once the loops are unrolled: a subprogram of its own.
+/// Rare, and large: a subprogram of its own.
 #[inline(never)]
-fn unfold(skb: Skb, packet: &mut Packet) -> Result<(), DropReason> {
-    packet::unfold(&skb, packet, |address| guarded(address).is_some())
+fn unfold(skb: Skb, packet: &mut Packet, inner: &mut Packet) -> Result<(), DropReason> {
+    // The compiler would join two answers into one comparison: "R7 pointer |= pointer prohibited".
+    packet::unfold(&skb, packet, inner, |address| opaque(guarded(address).is_some().into()) != 0)
 }
 
 /// The guard that covers an address: the first question that every packet is asked.

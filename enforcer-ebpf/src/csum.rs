@@ -3,6 +3,8 @@
 use aya_ebpf::helpers::bpf_csum_diff;
 use enforcer_common::Addr;
 
+use crate::maps::Answer;
+
 /// What the sum over an address changes by when `old` becomes `new`.
 #[inline(always)]
 pub fn difference(old: &Addr, new: &Addr) -> u64 {
@@ -11,10 +13,11 @@ pub fn difference(old: &Addr, new: &Addr) -> u64 {
     unsafe { bpf_csum_diff(old.as_mut_ptr(), 16, new.as_mut_ptr(), 16, 0) as u64 }
 }
 
-/// Sum over the first `count` of some words, on top of `seed`.
+/// Sum over `count` words of an answer from `first` on, on top of `seed`.
 #[inline(always)]
-pub fn sum(words: &mut [u32], count: usize, seed: u32) -> u32 {
-    // SAFETY: the caller's slice has `count` words; the helper does not write them.
+pub fn sum(words: &mut Answer, first: usize, count: usize, seed: u32) -> u32 {
+    let words = &mut words[first..first + count];
+    // SAFETY: the slice has `count` words; the helper does not write them.
     unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, words.as_mut_ptr(), (count * 4) as u32, seed) as u32 }
 }
 

@@ -3,6 +3,8 @@
 //! No live flow is ever evicted. Whoever inserts takes the next slot of a ring that remembers the order in which
 //! flows were made, and may use it if the flow it names is over.
 
+use core::marker::PhantomData;
+
 use enforcer_common::{
     flow::{ACK_CLIENT, ACK_SERVER, FlowKey, FlowState, FragmentKey, FragmentPorts, expired},
     verdict::DropReason,
@@ -13,6 +15,7 @@ use crate::{
     atomic,
     maps::{FLOW_CAPACITY, FLOW_COUNTS, FLOW_CURSOR, FLOW_RING, FRAGMENTS},
     packet::{Fragment, Packet, Version, l4},
+    steps::{Steps, repeat},
 };
 
 /// What the ring must know of a flow.
@@ -41,28 +44,53 @@ const SWEEP: u32 = 32;
 #[inline(always)]
 pub fn reserve<T: Table>(key: &FlowKey, owner: u32, quota: u32, now_ns: u64) -> Result<(), DropReason> {
     if owned(owner) >= quota {
-        for _ in 0..SWEEP {
-            let slot = next_slot();
-            if let Some(slot) = FLOW_RING.get_ptr_mut(slot) {
-                // SAFETY: the ring is an array: its slots exist for ever. A key that is being written is one of no flow.
-                reclaim::<T>(unsafe { &*slot }, now_ns);
-            }
-        }
+        repeat(SWEEP, &mut Sweep::<T> { now_ns, table: PhantomData });
         if owned(owner) >= quota {
             return Err(DropReason::QuotaExceeded);
         }
     }
-    for _ in 0..LOOK {
-        let slot = next_slot();
-        let Some(slot) = FLOW_RING.get_ptr_mut(slot) else { continue };
-        // SAFETY: as above.
-        if reclaim::<T>(unsafe { &*slot }, now_ns) {
-            // SAFETY: as above; the cursor gave this slot to no other CPU.
-            unsafe { *slot = *key };
-            return own(owner);
+    let mut search = Search::<T> { key, now_ns, found: false, table: PhantomData };
+    repeat(LOOK, &mut search);
+    if search.found { own(owner) } else { Err(DropReason::FlowTableFull) }
+}
+
+/// Removes flows that are over.
+struct Sweep<T> {
+    now_ns: u64,
+    table: PhantomData<T>,
+}
+
+impl<T: Table> Steps for Sweep<T> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        if let Some(slot) = FLOW_RING.get_ptr_mut(next_slot()) {
+            // SAFETY: the ring is an array, whose slots exist for ever. A key that is being written names no flow yet.
+            reclaim::<T>(unsafe { &*slot }, self.now_ns);
         }
+        true
     }
-    Err(DropReason::FlowTableFull)
+}
+
+/// Looks for a slot whose flow is over, and gives it to the key.
+struct Search<'a, T> {
+    key: &'a FlowKey,
+    now_ns: u64,
+    found: bool,
+    table: PhantomData<T>,
+}
+
+impl<T: Table> Steps for Search<'_, T> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let Some(slot) = FLOW_RING.get_ptr_mut(next_slot()) else { return true };
+        // SAFETY: as in `Sweep`.
+        if reclaim::<T>(unsafe { &*slot }, self.now_ns) {
+            // SAFETY: as in `Sweep`; the cursor gave this slot to no other CPU.
+            unsafe { *slot = *self.key };
+            self.found = true;
+        }
+        !self.found
+    }
 }
 
 /// Whether a slot is free, after the flow it names was removed if it is over.
@@ -84,7 +112,7 @@ fn next_slot() -> u32 {
     let Some(cursor) = FLOW_CURSOR.get_ptr_mut(0) else { return 0 };
     // SAFETY: an aligned word of an array map, touched by nothing but this atomic addition.
     let turn = unsafe { atomic::fetch_add(cursor, 1) };
-    (turn % u64::from(FLOW_CAPACITY.load())) as u32
+    (turn % u64::from(FLOW_CAPACITY.load().max(1))) as u32
 }
 
 #[inline(always)]

@@ -20,6 +20,8 @@ use enforcer_common::{
     workload::{Place, WireKey, Workload},
 };
 
+use crate::packet::Packet;
+
 /// Non-zero: log a line for every verdict. Set when the programs are loaded.
 #[unsafe(no_mangle)]
 pub static LOG: Global<u8> = Global::new(0);
@@ -121,6 +123,26 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::C
 /// Events for user space. Full: the event is lost and counted.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(size::EVENTS, 0);
+
+/// The packet that a CPU is at, and the one inside it. Key: 0. Kernel only. TC programs run with softirqs off, one after
+/// the other; here because the stack has 512 bytes, and because the verifier follows what lies on the stack value by
+/// value, but not what lies here.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Value of [`SCRATCH`].
+pub struct Scratch {
+    pub packet: Packet,
+    pub inner: Packet,
+    pub key: FlowKey,
+    /// A flow that is about to begin.
+    pub flow: Flow,
+    /// An answer while it is put together: IP header, then what it carries.
+    pub answer: Answer,
+}
+
+/// Words of an answer, at most: IPv6 and ICMPv6 headers, and embedded IPv6 and TCP headers.
+pub type Answer = [u32; 27];
 
 /// Events that each CPU may still send. Key: 0. Kernel only.
 #[map]

@@ -5,6 +5,7 @@ use enforcer_common::verdict::DropReason;
 use crate::{
     packet::{Bytes as _, Fragment, Packet, Version, l4},
     skb::Skb,
+    steps::{Steps, repeat},
 };
 
 const END: u8 = 0;
@@ -32,27 +33,46 @@ pub fn clamp(skb: Skb, packet: &Packet, mtu: u32) -> Result<(), DropReason> {
 
 #[inline(never)]
 fn lower(skb: Skb, l4: u32, end: u32, most: u32) -> Result<(), DropReason> {
-    let mut at = l4 + l4::TCP_HEADER;
-    for _ in 0..MOST {
-        if at + 4 > end {
-            break;
-        }
-        let Some(word) = skb.read::<u32>(at).map(u32::from_be) else { break };
-        let (kind, length) = ((word >> 24) as u8, (word >> 16) & 0xff);
-        match kind {
-            END => break,
-            NOP => at += 1,
-            MSS if length == 4 => {
-                if word & 0xffff > most {
-                    return store(skb, l4, at + 2, (word as u16).to_be(), (most as u16).to_be());
-                }
-                break;
-            }
-            _ if length < 2 => break,
-            _ => at += length,
-        }
+    let mut options = Options { skb, at: l4 + l4::TCP_HEADER, end, found: 0 };
+    repeat(MOST, &mut options);
+    if options.found == 0 {
+        return Ok(());
     }
-    Ok(())
+    let Some(old) = skb.read::<u16>(options.found) else { return Ok(()) };
+    if u32::from(u16::from_be(old)) <= most {
+        return Ok(());
+    }
+    store(skb, l4, options.found, old, (most as u16).to_be())
+}
+
+struct Options {
+    skb: Skb,
+    at: u32,
+    end: u32,
+    /// Where the value is; 0: nowhere.
+    found: u32,
+}
+
+impl Steps for Options {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        if self.at + 4 > self.end {
+            return false;
+        }
+        let Some(word) = self.skb.read::<u16>(self.at).map(u16::from_be) else { return false };
+        let (kind, length) = ((word >> 8) as u8, u32::from(word & 0xff));
+        match kind {
+            END => return false,
+            NOP => self.at += 1,
+            MSS if length == 4 => {
+                self.found = self.at + 2;
+                return false;
+            }
+            _ if length < 2 => return false,
+            _ => self.at += length,
+        }
+        true
+    }
 }
 
 #[inline(always)]

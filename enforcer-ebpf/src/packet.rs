@@ -27,22 +27,14 @@ pub trait Bytes {
 ///
 /// # Safety
 /// Every bit pattern is a value.
-pub unsafe trait Plain: Copy {
-    const ZERO: Self;
-}
+pub unsafe trait Plain: Copy {}
 
 // SAFETY: integers and arrays of them have no invalid bit pattern.
-unsafe impl Plain for u16 {
-    const ZERO: Self = 0;
-}
+unsafe impl Plain for u16 {}
 // SAFETY: as above.
-unsafe impl Plain for u32 {
-    const ZERO: Self = 0;
-}
+unsafe impl Plain for u32 {}
 // SAFETY: as above.
-unsafe impl<const N: usize> Plain for [u32; N] {
-    const ZERO: Self = [0; N];
-}
+unsafe impl<const N: usize> Plain for [u32; N] {}
 
 /// What a device hands to a program. Decided by the program that is attached, never guessed from the bytes.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -170,7 +162,8 @@ pub fn parse<B: Bytes>(bytes: &B, layer: Layer, packet: &mut Packet) -> Result<b
 }
 
 /// Second step, for packets that are not `plain`: options, extension headers, encapsulation. `guarded` is asked
-/// about every address that the packet leads to beside its destination, and about an inner source.
+/// about every address that the packet leads to beside its destination, and about an inner source. `inner` is room for
+/// an encapsulated packet.
 ///
 /// # Errors
 /// [`DropReason::NotParsed`] for headers that are cut off or too many.
@@ -178,6 +171,7 @@ pub fn parse<B: Bytes>(bytes: &B, layer: Layer, packet: &mut Packet) -> Result<b
 pub fn unfold<B: Bytes>(
     bytes: &B,
     packet: &mut Packet,
+    inner: &mut Packet,
     guarded: impl Fn(&Addr) -> bool,
 ) -> Result<(), DropReason> {
     match packet.version {
@@ -185,11 +179,10 @@ pub fn unfold<B: Bytes>(
         Version::V6 => ipv6::extensions(bytes, packet, &guarded)?,
     }
     if (packet.protocol == IPIP || packet.protocol == IPV6_IN) && packet.fragment != Fragment::Later {
-        let mut inner = Packet::EMPTY;
         if packet.protocol == IPIP {
-            ipv4::parse(bytes, packet.l4, &mut inner)?;
+            ipv4::parse(bytes, packet.l4, inner)?;
         } else {
-            ipv6::parse(bytes, packet.l4, &mut inner)?;
+            ipv6::parse(bytes, packet.l4, inner)?;
         }
         if guarded(&inner.destination) || guarded(&inner.source) {
             packet.hidden |= INNER;

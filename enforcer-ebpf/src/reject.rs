@@ -1,13 +1,14 @@
 //! Answers: a packet becomes a reset or an ICMP error to whoever sent it.
 //!
 //! The answer is written over the packet, and the caller sends it back. Packets with IP options or extension headers,
-//! later fragments and resets get no answer.
+//! later fragments and resets get no answer. It is put together in room of the caller's.
 
 use enforcer_common::verdict::DropReason;
 
 use crate::{
     csum,
-    packet::{Bytes as _, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, Version, eth, icmp, ipv4, ipv6, l4},
+    maps::Answer,
+    packet::{Bytes as _, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, Version, eth, ipv4, l4},
     skb::Skb,
 };
 
@@ -29,37 +30,37 @@ const TTL: u32 = 64;
 /// # Errors
 /// [`DropReason::NotCarried`] for what cannot be answered, [`DropReason::Internal`] where a helper fails.
 #[inline(never)]
-pub fn reset(skb: Skb, packet: &Packet) -> Result<(), DropReason> {
+pub fn reset(skb: Skb, packet: &Packet, answer: &mut Answer) -> Result<(), DropReason> {
     if !packet.has(l4::ACK) || packet.flags & l4::RST != 0 || packet.fragment == Fragment::Later {
         return Err(DropReason::NotCarried);
     }
-    swap_ethernet(skb, packet)?;
-    let ports = u32::from(packet.destination_port.get()) << 16 | u32::from(packet.source_port.get());
-    let mut tcp = [
-        ports.to_be(),
-        packet.acknowledgement.to_be(),
-        0,
-        ((l4::TCP_HEADER / 4) << 28 | u32::from(l4::RST) << 16).to_be(),
-        0,
-    ];
     match packet.version {
         Version::V4 => {
-            let mut ip = ipv4_header(packet, l4::TCP_HEADER, TCP);
-            let seed = csum::sum(&mut ip[3..], 2, pseudo(l4::TCP_HEADER, TCP));
-            tcp[4] = checksum_high(csum::sum(&mut tcp, 5, seed));
-            skb.resize(packet.l3 + ipv4::HEADER + l4::TCP_HEADER)?;
-            skb.store(packet.l3, &ip, 0)?;
-            skb.store(packet.l3 + ipv4::HEADER, &tcp, 0)
+            ipv4_header(answer, packet, l4::TCP_HEADER, TCP);
+            tcp_header(answer, 5, packet);
+            let seed = csum::sum(answer, 3, 2, pseudo(l4::TCP_HEADER, TCP));
+            answer[9] = checksum_high(csum::sum(answer, 5, 5, seed));
+            send::<10>(skb, packet, answer)
         }
         Version::V6 => {
-            let mut ip = ipv6_header(packet, l4::TCP_HEADER, TCP);
-            let seed = csum::sum(&mut ip[2..], 8, pseudo(l4::TCP_HEADER, TCP));
-            tcp[4] = checksum_high(csum::sum(&mut tcp, 5, seed));
-            skb.resize(packet.l3 + ipv6::HEADER + l4::TCP_HEADER)?;
-            skb.store(packet.l3, &ip, 0)?;
-            skb.store(packet.l3 + ipv6::HEADER, &tcp, 0)
+            ipv6_header(answer, packet, l4::TCP_HEADER, TCP);
+            tcp_header(answer, 10, packet);
+            let seed = csum::sum(answer, 2, 8, pseudo(l4::TCP_HEADER, TCP));
+            answer[14] = checksum_high(csum::sum(answer, 10, 5, seed));
+            send::<15>(skb, packet, answer)
         }
     }
+}
+
+/// Writes the TCP header of a reset at a word of the answer, without its checksum.
+#[inline(always)]
+fn tcp_header(answer: &mut Answer, at: usize, packet: &Packet) {
+    let ports = u32::from(packet.destination_port.get()) << 16 | u32::from(packet.source_port.get());
+    answer[at] = ports.to_be();
+    answer[at + 1] = packet.acknowledgement.to_be();
+    answer[at + 2] = 0;
+    answer[at + 3] = ((l4::TCP_HEADER / 4) << 28 | u32::from(l4::RST) << 16).to_be();
+    answer[at + 4] = 0;
 }
 
 /// Answers with an ICMP error about the packet.
@@ -67,105 +68,95 @@ pub fn reset(skb: Skb, packet: &Packet) -> Result<(), DropReason> {
 /// # Errors
 /// As [`reset`].
 #[inline(never)]
-pub fn error(skb: Skb, packet: &Packet, error: &Error) -> Result<(), DropReason> {
+pub fn error(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Result<(), DropReason> {
     if !packet.plain || !packet.has_ports() || packet.fragment == Fragment::Later {
         return Err(DropReason::NotCarried);
     }
     match packet.version {
-        Version::V4 => error_v4(skb, packet, error),
-        Version::V6 => error_v6(skb, packet, error),
+        Version::V4 => error_v4(skb, packet, error, answer),
+        Version::V6 => error_v6(skb, packet, error, answer),
     }
 }
 
-/// Words of the embedded headers: IP, and TCP or UDP.
+/// Words of an ICMP header, and of the headers that it embeds: IP, and TCP or UDP.
+const ICMP_WORDS: usize = 2;
 const TCP_V4: usize = 10;
 const UDP_V4: usize = 7;
 const TCP_V6: usize = 15;
 const UDP_V6: usize = 12;
+/// Words of an error and its IP header. Behind an embedded UDP header some of them are zero.
+const ERROR_V4: usize = 5 + ICMP_WORDS + TCP_V4;
+const ERROR_V6: usize = 10 + ICMP_WORDS + TCP_V6;
 
 #[inline(always)]
-fn error_v4(skb: Skb, packet: &Packet, error: &Error) -> Result<(), DropReason> {
+fn error_v4(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Result<(), DropReason> {
     let (kind, code, rest): (u32, u32, u32) = match error {
         Error::HostUnreachable => (3, 1, 0),
         Error::Prohibited => (3, 13, 0),
         Error::TooBig(mtu) => (3, 4, mtu & 0xffff),
     };
-    let mut message = [0_u32; 2 + TCP_V4];
-    message[0] = (kind << 24 | code << 16).to_be();
-    message[1] = rest.to_be();
+    let length = ((ICMP_WORDS + TCP_V4) * 4) as u32;
+    ipv4_header(answer, packet, length, ICMP);
+    answer[5] = (kind << 24 | code << 16).to_be();
+    answer[6] = rest.to_be();
     if packet.protocol == UDP {
-        let embedded: [u32; UDP_V4] = skb.read(packet.l3).ok_or(DropReason::NotCarried)?;
-        message[2..2 + UDP_V4].copy_from_slice(&embedded);
+        skb.copy(packet.l3, &mut answer[7..7 + UDP_V4])?;
+        answer[7 + UDP_V4..ERROR_V4].fill(0);
     } else {
-        let embedded: [u32; TCP_V4] = skb.read(packet.l3).ok_or(DropReason::NotCarried)?;
-        message[2..].copy_from_slice(&embedded);
+        skb.copy(packet.l3, &mut answer[7..7 + TCP_V4])?;
     }
-    message[0] |= checksum_low(csum::sum(&mut message, 2 + TCP_V4, 0));
-    // Twelve words at most; behind a UDP header the rest of them is zero, which sums to nothing.
-    let length = (2 + TCP_V4 as u32) * 4;
-    let ip = ipv4_header(packet, length, ICMP);
-    swap_ethernet(skb, packet)?;
-    skb.resize(packet.l3 + ipv4::HEADER + length)?;
-    skb.store(packet.l3, &ip, 0)?;
-    skb.store(packet.l3 + ipv4::HEADER, &message, 0)
+    answer[5] |= checksum_low(csum::sum(answer, 5, ICMP_WORDS + TCP_V4, 0));
+    send::<ERROR_V4>(skb, packet, answer)
 }
 
 #[inline(always)]
-fn error_v6(skb: Skb, packet: &Packet, error: &Error) -> Result<(), DropReason> {
+fn error_v6(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Result<(), DropReason> {
     let (kind, code, rest): (u32, u32, u32) = match error {
         Error::HostUnreachable => (1, 3, 0),
         Error::Prohibited => (1, 1, 0),
         Error::TooBig(mtu) => (2, 0, *mtu),
     };
-    let mut message = [0_u32; 2 + TCP_V6];
-    message[0] = (kind << 24 | code << 16).to_be();
-    message[1] = rest.to_be();
+    let length = ((ICMP_WORDS + TCP_V6) * 4) as u32;
+    ipv6_header(answer, packet, length, ICMPV6);
+    answer[10] = (kind << 24 | code << 16).to_be();
+    answer[11] = rest.to_be();
     if packet.protocol == UDP {
-        let embedded: [u32; UDP_V6] = skb.read(packet.l3).ok_or(DropReason::NotCarried)?;
-        message[2..2 + UDP_V6].copy_from_slice(&embedded);
+        skb.copy(packet.l3, &mut answer[12..12 + UDP_V6])?;
+        answer[12 + UDP_V6..ERROR_V6].fill(0);
     } else {
-        let embedded: [u32; TCP_V6] = skb.read(packet.l3).ok_or(DropReason::NotCarried)?;
-        message[2..].copy_from_slice(&embedded);
+        skb.copy(packet.l3, &mut answer[12..12 + TCP_V6])?;
     }
-    let length = (2 + TCP_V6 as u32) * 4;
-    let mut ip = ipv6_header(packet, length, ICMPV6);
-    let seed = csum::sum(&mut ip[2..], 8, pseudo(length, ICMPV6));
-    message[0] |= checksum_low(csum::sum(&mut message, 2 + TCP_V6, seed));
+    let seed = csum::sum(answer, 2, 8, pseudo(length, ICMPV6));
+    answer[10] |= checksum_low(csum::sum(answer, 10, ICMP_WORDS + TCP_V6, seed));
+    send::<ERROR_V6>(skb, packet, answer)
+}
+
+/// Puts the answer in the packet's place.
+#[inline(always)]
+fn send<const WORDS: usize>(skb: Skb, packet: &Packet, answer: &Answer) -> Result<(), DropReason> {
     swap_ethernet(skb, packet)?;
-    skb.resize(packet.l3 + ipv6::HEADER + length)?;
-    skb.store(packet.l3, &ip, 0)?;
-    skb.store(packet.l3 + ipv6::HEADER, &message, 0)
+    skb.resize(packet.l3 + (WORDS * 4) as u32)?;
+    let words: &[u32; WORDS] = answer.first_chunk().ok_or(DropReason::Internal)?;
+    skb.store(packet.l3, words, 0)
 }
 
 /// Header of the answer: from whom the packet was for, to whom it came from.
 #[inline(always)]
-fn ipv4_header(packet: &Packet, payload: u32, protocol: u8) -> [u32; 5] {
-    let mut header = [
-        (0x4500_0000 | (ipv4::HEADER + payload)).to_be(),
-        0x4000_u32.to_be(),
-        (TTL << 24 | u32::from(protocol) << 16).to_be(),
-        packet.destination.words()[3],
-        packet.source.words()[3],
-    ];
-    header[2] |= checksum_low(csum::sum(&mut header, 5, 0));
-    header
+fn ipv4_header(answer: &mut Answer, packet: &Packet, payload: u32, protocol: u8) {
+    answer[0] = (0x4500_0000 | (ipv4::HEADER + payload)).to_be();
+    answer[1] = 0x4000_u32.to_be();
+    answer[2] = (TTL << 24 | u32::from(protocol) << 16).to_be();
+    answer[3] = packet.destination.words()[3];
+    answer[4] = packet.source.words()[3];
+    answer[2] |= checksum_low(csum::sum(answer, 0, 5, 0));
 }
 
 #[inline(always)]
-fn ipv6_header(packet: &Packet, payload: u32, protocol: u8) -> [u32; 10] {
-    let (from, to) = (packet.destination.words(), packet.source.words());
-    [
-        0x6000_0000_u32.to_be(),
-        (payload << 16 | u32::from(protocol) << 8 | TTL).to_be(),
-        from[0],
-        from[1],
-        from[2],
-        from[3],
-        to[0],
-        to[1],
-        to[2],
-        to[3],
-    ]
+fn ipv6_header(answer: &mut Answer, packet: &Packet, payload: u32, protocol: u8) {
+    answer[0] = 0x6000_0000_u32.to_be();
+    answer[1] = (payload << 16 | u32::from(protocol) << 8 | TTL).to_be();
+    answer[2..6].copy_from_slice(&packet.destination.words());
+    answer[6..10].copy_from_slice(&packet.source.words());
 }
 
 /// What a pseudo header adds beside the addresses.

@@ -12,7 +12,10 @@ use aya_ebpf::{
 };
 use enforcer_common::verdict::DropReason;
 
-use crate::packet::{Bytes, Plain};
+use crate::{
+    packet::{Bytes, Plain},
+    steps::opaque,
+};
 
 /// Headers start before this offset: what the verifier needs to know of an offset that it cannot follow.
 const HEADERS: u32 = 0x3ff;
@@ -72,6 +75,21 @@ impl Skb {
         checked(result)
     }
 
+    /// Copies words from the packet to where they are wanted, without a stay on the stack.
+    #[inline(always)]
+    pub fn copy(self, offset: u32, words: &mut [u32]) -> Result<(), DropReason> {
+        // SAFETY: the slice is writable; the kernel checks the offset.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.raw.cast(),
+                offset,
+                words.as_mut_ptr().cast(),
+                size_of_val(words) as u32,
+            )
+        };
+        checked(result)
+    }
+
     #[inline(always)]
     pub fn l3_checksum(self, offset: u32, from: u64, to: u64, size: u64) -> Result<(), DropReason> {
         // SAFETY: the kernel checks every argument.
@@ -102,18 +120,13 @@ impl Bytes for Skb {
     fn near<T: Plain>(&self, offset: u32) -> Option<T> {
         // SAFETY: as in `len`.
         let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
-        let mut offset = offset as usize;
         // The compiler must not know the offset, or it removes the comparison that the verifier asks for
         // ("math between pkt pointer and register with unbounded min value is not allowed").
-        // SAFETY: no instruction at all.
-        unsafe { core::arch::asm!("/* {0} */", inout(reg) offset, options(nomem, preserves_flags, nostack)) };
+        let offset = opaque(u64::from(offset)) as usize;
         if offset <= HEADERS as usize {
-            let mut start = data + offset;
-            // Compared and read through the same register, or the verifier does not connect the two.
-            // SAFETY: no instruction at all.
-            unsafe {
-                core::arch::asm!("/* {0} */", inout(reg) start, options(nomem, preserves_flags, nostack))
-            };
+            // Compared and read through the same register, or the verifier does not connect the two
+            // ("invalid access to packet, off=0 size=4, R1(id=3,off=0,r=0)").
+            let start = opaque((data + offset) as u64) as usize;
             if start + size_of::<T>() <= end {
                 // SAFETY: the `T` ends before the end of the linear part, which was asked for above, and nothing has
                 // moved it since. The verifier admits misaligned loads only on machines that allow them.

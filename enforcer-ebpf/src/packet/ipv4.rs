@@ -2,6 +2,8 @@
 
 use enforcer_common::{Addr, verdict::DropReason};
 
+use crate::steps::{Steps, repeat};
+
 use super::{Bytes, Fragment, IPIP, IPV6_IN, Packet, ROUTED, Version, byte};
 
 pub const HEADER: u32 = 20;
@@ -23,29 +25,34 @@ pub fn parse<B: Bytes>(bytes: &B, l3: u32, packet: &mut Packet) -> Result<(), Dr
     }
     let words = words & 0xf;
     let fragment = u32::from_be(header[1]);
-    packet.version = Version::V4;
-    packet.source = Addr::from_v4_word(header[3]);
-    packet.destination = Addr::from_v4_word(header[4]);
-    packet.l3 = l3;
-    packet.l4 = l3 + words * 4;
-    packet.protocol = byte(header[2], 1);
-    packet.fragment_id = fragment >> 16;
-    packet.dont_fragment = fragment & DONT_FRAGMENT != 0;
-    packet.fragment = match (fragment & FRAGMENT_OFFSET, fragment & MORE_FRAGMENTS) {
+    let protocol = byte(header[2], 1);
+    let state = match (fragment & FRAGMENT_OFFSET, fragment & MORE_FRAGMENTS) {
         (0, 0) => Fragment::Whole,
         (0, _) => Fragment::First,
         // A second fragment this early would overwrite the TCP fields that the first was judged by (RFC 1858).
-        (1 | 2, _) if packet.protocol == super::TCP => return Err(DropReason::NotParsed),
+        (1 | 2, _) if protocol == super::TCP => return Err(DropReason::NotParsed),
         _ => Fragment::Later,
     };
-    packet.plain = words == 5 && packet.protocol != IPIP && packet.protocol != IPV6_IN;
+    *packet = Packet {
+        version: Version::V4,
+        source: Addr::from_v4_word(header[3]),
+        destination: Addr::from_v4_word(header[4]),
+        l3,
+        l4: l3 + words * 4,
+        protocol,
+        fragment_id: fragment >> 16,
+        dont_fragment: fragment & DONT_FRAGMENT != 0,
+        fragment: state,
+        plain: words == 5 && protocol != IPIP && protocol != IPV6_IN,
+        ..Packet::EMPTY
+    };
     Ok(())
 }
 
-const END: u8 = 0;
-const NOP: u8 = 1;
-const LOOSE_ROUTE: u8 = 131;
-const STRICT_ROUTE: u8 = 137;
+const END: u32 = 0;
+const NOP: u32 = 1;
+const LOOSE_ROUTE: u32 = 131;
+const STRICT_ROUTE: u32 = 137;
 /// 40 bytes of options, each option at least one byte.
 const MOST: u32 = 40;
 
@@ -56,40 +63,71 @@ pub fn options<B: Bytes>(
     packet: &mut Packet,
     guarded: &impl Fn(&Addr) -> bool,
 ) -> Result<(), DropReason> {
-    let mut at = packet.l3 + HEADER;
-    for _ in 0..MOST {
-        if at >= packet.l4 {
-            break;
+    let at = packet.l3 + HEADER;
+    let mut options = Options { bytes, packet, guarded, at, cut: false };
+    repeat(MOST, &mut options);
+    if options.cut { Err(DropReason::NotParsed) } else { Ok(()) }
+}
+
+struct Options<'a, B, G> {
+    bytes: &'a B,
+    packet: &'a mut Packet,
+    guarded: &'a G,
+    at: u32,
+    /// Whether an option was cut off.
+    cut: bool,
+}
+
+impl<B: Bytes, G: Fn(&Addr) -> bool> Steps for Options<'_, B, G> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        if self.at >= self.packet.l4 {
+            return false;
         }
-        // The option may be a single byte at the very end of the packet, so that two cannot be read; then the
-        // half-word before it holds it.
-        let kind = u16::from_be(bytes.read(at - 1).ok_or(DropReason::NotParsed)?) as u8;
-        if kind == END {
-            break;
+        match self.option() {
+            Some(END) => false,
+            Some(length) => {
+                self.at += length;
+                true
+            }
+            None => {
+                self.cut = true;
+                false
+            }
         }
-        if kind == NOP {
-            at += 1;
-            continue;
+    }
+}
+
+impl<B: Bytes, G: Fn(&Addr) -> bool> Options<'_, B, G> {
+    /// Length of the option at `at`, [`END`] after the last one, `None` if it is cut off.
+    #[inline(always)]
+    fn option(&mut self) -> Option<u32> {
+        // The option may be the packet's last byte, where a half-word cannot be read; the one before it can.
+        let kind = u32::from(u16::from_be(self.bytes.read(self.at - 1)?)) & 0xff;
+        if kind == END || kind == NOP {
+            return Some(kind);
         }
-        let length = u32::from(u16::from_be(bytes.read(at).ok_or(DropReason::NotParsed)?) & 0xff);
-        if length < 2 || at + length > packet.l4 {
-            return Err(DropReason::NotParsed);
+        let length = u32::from(u16::from_be(self.bytes.read(self.at)?)) & 0xff;
+        if length < 2 || self.at + length > self.packet.l4 {
+            return None;
         }
         if (kind == LOOSE_ROUTE || kind == STRICT_ROUTE) && length >= 7 {
-            let pointer = u32::from(u16::from_be(bytes.read(at + 1).ok_or(DropReason::NotParsed)?) & 0xff);
-            // The pointer counts from 1; beyond the last address the route is used up.
+            let pointer = u32::from(u16::from_be(self.bytes.read(self.at + 1)?)) & 0xff;
+            // It counts from 1; beyond the last address the route is used up.
             if pointer >= 4 && pointer + 3 <= length {
-                let next: u32 = bytes.read(at + pointer - 1).ok_or(DropReason::NotParsed)?;
-                let last: u32 = bytes.read(at + length - 4).ok_or(DropReason::NotParsed)?;
-                if guarded(&packet.destination)
-                    || guarded(&Addr::from_v4_word(next))
-                    || guarded(&Addr::from_v4_word(last))
-                {
-                    packet.hidden |= ROUTED;
+                let next = self.leads_to_guarded(self.at + pointer - 1)?;
+                let last = self.leads_to_guarded(self.at + length - 4)?;
+                if next || last || (self.guarded)(&self.packet.destination) {
+                    self.packet.hidden |= ROUTED;
                 }
             }
         }
-        at += length;
+        Some(length)
     }
-    Ok(())
+
+    #[inline(always)]
+    fn leads_to_guarded(&self, at: u32) -> Option<bool> {
+        let word: u32 = self.bytes.read(at)?;
+        Some((self.guarded)(&Addr::from_v4_word(word)))
+    }
 }

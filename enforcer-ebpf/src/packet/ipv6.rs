@@ -2,6 +2,8 @@
 
 use enforcer_common::{Addr, verdict::DropReason};
 
+use crate::steps::{Steps, repeat};
+
 use super::{Bytes, Fragment, ICMPV6, Packet, ROUTED, TCP, UDP, Version, byte};
 
 pub const HEADER: u32 = 40;
@@ -15,16 +17,18 @@ pub fn parse<B: Bytes>(bytes: &B, l3: u32, packet: &mut Packet) -> Result<(), Dr
     if u32::from_be(header[0]) >> 28 != 6 {
         return Err(DropReason::NotParsed);
     }
-    packet.version = Version::V6;
-    packet.source = Addr::from_words([header[2], header[3], header[4], header[5]]);
-    packet.destination = Addr::from_words([header[6], header[7], header[8], header[9]]);
-    packet.l3 = l3;
-    packet.l4 = l3 + HEADER;
-    packet.protocol = byte(header[1], 2);
-    packet.fragment_id = 0;
-    packet.fragment = Fragment::Whole;
-    packet.dont_fragment = true;
-    packet.plain = matches!(packet.protocol, TCP | UDP | ICMPV6);
+    let protocol = byte(header[1], 2);
+    *packet = Packet {
+        version: Version::V6,
+        source: Addr::from_words([header[2], header[3], header[4], header[5]]),
+        destination: Addr::from_words([header[6], header[7], header[8], header[9]]),
+        l3,
+        l4: l3 + HEADER,
+        protocol,
+        dont_fragment: true,
+        plain: matches!(protocol, TCP | UDP | ICMPV6),
+        ..Packet::EMPTY
+    };
     Ok(())
 }
 
@@ -43,68 +47,87 @@ pub fn extensions<B: Bytes>(
     packet: &mut Packet,
     guarded: &impl Fn(&Addr) -> bool,
 ) -> Result<(), DropReason> {
-    let mut at = packet.l4;
-    let mut kind = packet.protocol;
-    for _ in 0..MOST {
-        if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
-            packet.l4 = at;
-            packet.protocol = kind;
-            return Ok(());
-        }
-        let word: u32 = bytes.read(at).ok_or(DropReason::NotParsed)?;
-        let length = u32::from(byte(word, 1));
-        match kind {
-            FRAGMENT => {
-                let id: u32 = bytes.read(at + 4).ok_or(DropReason::NotParsed)?;
-                let offset = u32::from_be(word) & 0xffff;
-                packet.fragment_id = u32::from_be(id);
-                if offset >> 3 != 0 {
-                    packet.fragment = Fragment::Later;
-                    packet.l4 = at + 8;
-                    packet.protocol = byte(word, 0);
-                    return Ok(());
-                }
-                if offset & 1 != 0 {
-                    packet.fragment = Fragment::First;
-                }
-                at += 8;
-            }
-            ROUTING => {
-                if route(bytes, at, word, packet, guarded)? {
-                    packet.hidden |= ROUTED;
-                }
-                at += 8 + length * 8;
-            }
-            AUTHENTICATION => at += 8 + length * 4,
-            _ => at += 8 + length * 8,
-        }
-        kind = byte(word, 0);
-    }
-    Err(DropReason::NotParsed)
+    let mut chain = Chain { bytes, packet, guarded, whole: false };
+    repeat(MOST, &mut chain);
+    if chain.whole { Ok(()) } else { Err(DropReason::NotParsed) }
 }
 
-/// Whether a routing header, of whatever type, still leads to a guarded address: its first, last or next one.
-#[inline(always)]
-fn route<B: Bytes>(
-    bytes: &B,
-    at: u32,
-    word: u32,
-    packet: &Packet,
-    guarded: &impl Fn(&Addr) -> bool,
-) -> Result<bool, DropReason> {
-    let addresses = u32::from(byte(word, 1)) / 2;
-    let left = u32::from(byte(word, 3));
-    if left == 0 || addresses == 0 {
-        return Ok(false);
+struct Chain<'a, B, G> {
+    bytes: &'a B,
+    /// `l4` and `protocol` are the header that comes next.
+    packet: &'a mut Packet,
+    guarded: &'a G,
+    /// Whether the end of the chain was reached.
+    whole: bool,
+}
+
+impl<B: Bytes, G: Fn(&Addr) -> bool> Steps for Chain<'_, B, G> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        if !matches!(self.packet.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
+            self.whole = true;
+            return false;
+        }
+        self.header().is_some() && !self.whole
     }
-    let address = |index: u32| -> Result<bool, DropReason> {
-        let words = bytes.read::<[u32; 4]>(at + 8 + index * 16).ok_or(DropReason::NotParsed)?;
-        Ok(guarded(&Addr::from_words(words)))
-    };
-    // Segment routing (type 4) counts from the end, the others from the front.
-    let next = if byte(word, 2) == 4 { left - 1 } else { addresses.wrapping_sub(left) };
-    Ok(guarded(&packet.destination)
-        || address(0)?
-        || address(addresses - 1)?
-        || (next < addresses && address(next)?))
+}
+
+impl<B: Bytes, G: Fn(&Addr) -> bool> Chain<'_, B, G> {
+    /// Steps over one header; `None` if it is cut off.
+    #[inline(always)]
+    fn header(&mut self) -> Option<()> {
+        let at = self.packet.l4;
+        let word: u32 = self.bytes.read(at)?;
+        let length = u32::from(byte(word, 1));
+        let size = match self.packet.protocol {
+            FRAGMENT => {
+                let id: u32 = self.bytes.read(at + 4)?;
+                let offset = u32::from_be(word) & 0xffff;
+                self.packet.fragment_id = u32::from_be(id);
+                if offset >> 3 != 0 {
+                    self.packet.fragment = Fragment::Later;
+                    self.whole = true;
+                } else if offset & 1 != 0 {
+                    self.packet.fragment = Fragment::First;
+                }
+                8
+            }
+            ROUTING => {
+                if self.leads_to_guarded(at, word)? {
+                    self.packet.hidden |= ROUTED;
+                }
+                8 + length * 8
+            }
+            AUTHENTICATION => 8 + length * 4,
+            _ => 8 + length * 8,
+        };
+        self.packet.l4 = at + size;
+        self.packet.protocol = byte(word, 0);
+        Some(())
+    }
+
+    /// Whether a routing header, of whatever type, still leads to a guarded address: its first, last or next one.
+    #[inline(always)]
+    fn leads_to_guarded(&self, at: u32, word: u32) -> Option<bool> {
+        let addresses = u32::from(byte(word, 1)) / 2;
+        let left = u32::from(byte(word, 3));
+        if left == 0 || addresses == 0 {
+            return Some(false);
+        }
+        // Segment routing (type 4) counts from the end, the others from the front.
+        let next = if byte(word, 2) == 4 { left - 1 } else { addresses.wrapping_sub(left) };
+        let next = if next < addresses { next } else { 0 };
+        Some(
+            (self.guarded)(&self.packet.destination)
+                || self.guarded_at(at, 0)?
+                || self.guarded_at(at, addresses - 1)?
+                || self.guarded_at(at, next)?,
+        )
+    }
+
+    #[inline(always)]
+    fn guarded_at(&self, at: u32, index: u32) -> Option<bool> {
+        let words = self.bytes.read::<[u32; 4]>(at + 8 + index * 16)?;
+        Some((self.guarded)(&Addr::from_words(words)))
+    }
 }

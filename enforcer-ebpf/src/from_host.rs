@@ -1,0 +1,34 @@
+//! Egress of `enforcer0`: what sockets of the host send to guarded addresses.
+//!
+//! parse → guard → identify → track → decide → account. Passing means crossing the pair to `into_tunnel`.
+
+use enforcer_common::verdict::DropReason;
+
+use crate::{
+    case::{Action, Case, guarded},
+    identify,
+    maps::PLACES,
+    outbound,
+    packet::Layer,
+};
+
+#[inline(always)]
+pub fn run(case: &mut Case) -> Result<Action, DropReason> {
+    if !case.parse(Layer::Frame)? {
+        return Ok(Action::Next);
+    }
+    // The kernel's own multicast, which the tunnel's side drops.
+    if guarded(&case.packet.destination).is_none() && case.packet.hidden == 0 {
+        return Ok(Action::Next);
+    }
+    let workload = identify::by_socket(case.skb, &mut case.cgroup)?;
+    case.workload = workload.id;
+    // SAFETY: the entry is replaced as a whole; one that is removed meanwhile denies at the grant.
+    let place = unsafe { PLACES.get(workload.address_like(&case.packet.source)) };
+    // A workload without a grant has no address yet; the ladder says why it is refused.
+    if place.is_some_and(|place| place.address != case.packet.source) {
+        return Err(DropReason::Spoofed);
+    }
+    outbound::run(case, workload, 0)?;
+    Ok(Action::Next)
+}

@@ -1,0 +1,322 @@
+//! From an identified workload to the tunnel: track → decide → account. What `from_pod` and `from_host` share.
+
+use aya_ebpf::bindings::BPF_ANY;
+use enforcer_common::{
+    event::EventKind,
+    flow::{Flow, FlowKey, FlowState, expired},
+    grant::Grant,
+    maps::counter,
+    verdict::{DropReason, Verdict},
+    workload::Workload,
+};
+
+use crate::{
+    account::{self, Direction},
+    case::{Case, now},
+    decide::{self, Way},
+    flow::{self, Life, Table},
+    maps::{FLOWS, NODE_CONFIG, TUNNELS},
+    mss,
+    packet::{Packet, UDP, Version, icmp, l4},
+    skb::Skb,
+};
+
+/// The node's flow table.
+pub struct NodeFlows;
+
+impl Table for NodeFlows {
+    #[inline(always)]
+    fn life(key: &FlowKey) -> Option<Life> {
+        // SAFETY: words that are read once; an entry that is reused meanwhile belongs to a younger flow, which is live.
+        let flow = unsafe { FLOWS.get(key) }?;
+        Some(Life { state: flow.state, seen_ns: flow.seen_ns, owner: flow.workload })
+    }
+
+    #[inline(always)]
+    fn remove(key: &FlowKey) {
+        // Gone already: another CPU was faster.
+        let _ = FLOWS.remove(key);
+    }
+}
+
+/// The flow that an outbound packet belongs to, as the tunnel's side sees it: alive, and passing this packet.
+///
+/// # Errors
+/// [`DropReason::NoFlow`], or [`DropReason::Revoked`] for anything but a reset of a flow that revocation ended.
+#[inline(always)]
+pub fn live(key: &FlowKey, packet: &Packet, now_ns: u64) -> Result<&'static mut Flow, DropReason> {
+    let flow = FLOWS.get_ptr_mut(key).ok_or(DropReason::NoFlow)?;
+    // SAFETY: the memory stays a flow until the program ends, even if the entry is removed; other CPUs write single
+    // words of it, none of which is a pointer or a length.
+    let flow = unsafe { &mut *flow };
+    if expired(flow.state, flow.seen_ns, now_ns) {
+        return Err(DropReason::NoFlow);
+    }
+    if flow.state == FlowState::Revoking as u8 && !packet.has(l4::RST) {
+        return Err(DropReason::Revoked);
+    }
+    Ok(flow)
+}
+
+/// Key of the flow of a packet that goes out.
+#[inline(always)]
+pub fn key_out(packet: &Packet) -> FlowKey {
+    FlowKey::new(
+        packet.source,
+        packet.source_port,
+        packet.destination,
+        packet.destination_port,
+        packet.protocol,
+    )
+}
+
+/// Key of the flow of a packet that comes in.
+#[inline(always)]
+pub fn key_in(packet: &Packet) -> FlowKey {
+    FlowKey::new(
+        packet.destination,
+        packet.destination_port,
+        packet.source,
+        packet.source_port,
+        packet.protocol,
+    )
+}
+
+/// Decides on a packet of a workload to a guarded address. `ifindex`: where its answers go, 0 for the local stack.
+///
+/// # Errors
+/// Why it is refused.
+#[inline(always)]
+pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), DropReason> {
+    case.workload = workload.id;
+    if case.packet.hidden != 0 {
+        return Err(DropReason::SourceRouted);
+    }
+    l4::parse(&case.skb, case.packet)?;
+    flow::fragment(case.packet, case.skb.ifindex())?;
+    if icmp::is_error(case.packet) {
+        return about(case.skb, case.packet, case.inner, workload.id);
+    }
+    if !case.packet.has_ports() {
+        return Err(DropReason::NotCarried);
+    }
+    let now_ns = now();
+    *case.key = key_out(case.packet);
+    let old = FLOWS.get_ptr_mut(&*case.key).filter(|flow| {
+        // SAFETY: as in `live`.
+        let flow = unsafe { &**flow };
+        flow.workload == workload.id && !expired(flow.state, flow.seen_ns, now_ns)
+    });
+    match old {
+        Some(flow) => {
+            // SAFETY: as in `live`.
+            let flow = unsafe { &mut *flow };
+            continued(case, workload, flow, ifindex, now_ns)
+        }
+        None => begun(case, workload, ifindex, now_ns),
+    }
+}
+
+/// A packet of a flow that the table knows.
+#[inline(always)]
+fn continued(
+    case: &mut Case,
+    workload: &Workload,
+    flow: &mut Flow,
+    ifindex: u32,
+    now_ns: u64,
+) -> Result<(), DropReason> {
+    let (grant_key, grant) = decide::grant(workload.id, case.key);
+    let answering = decide::answering(flow.tunnel, now_ns);
+    let way = Way { acknowledged: true, answering };
+    match decide::verdict(Some(workload), &grant_key, grant, way, now_ns) {
+        Verdict::Allow => {}
+        Verdict::Deny(DropReason::TunnelDown) if decide::probe(flow.tunnel, now_ns) => {}
+        Verdict::Deny(DropReason::TunnelDown) => return Err(DropReason::TunnelDown),
+        Verdict::Deny(
+            DropReason::NoDestination
+            | DropReason::PortNotOffered
+            | DropReason::NoGrant
+            | DropReason::Expired,
+        ) => return revoke(case, flow, now_ns),
+        Verdict::Deny(reason) => return Err(reason),
+        Verdict::Pass => return Err(DropReason::Internal),
+    }
+    let Some(grant) = grant else { return Err(DropReason::Internal) };
+    case.connection = grant.connection;
+    let over = flow.state == FlowState::Closing as u8 || flow.state == FlowState::Revoking as u8;
+    if over && (case.packet.is_syn() || case.packet.protocol == UDP) {
+        return begun(case, workload, ifindex, now_ns);
+    }
+    if flow.state == FlowState::Revoking as u8 {
+        return revoke(case, flow, now_ns);
+    }
+    fit(case, flow.tunnel)?;
+    let bytes = case.skb.len() - case.packet.l3;
+    touch(flow, case.packet, Direction::Out, bytes, now_ns);
+    account::charge(grant.id, Direction::Out, bytes, false, now_ns);
+    account::count(counter::ALLOWED);
+    Ok(())
+}
+
+/// A flow whose grant is gone ends: only its own resets still pass.
+#[inline(always)]
+fn revoke(case: &Case, flow: &mut Flow, now_ns: u64) -> Result<(), DropReason> {
+    if flow.state != FlowState::Revoking as u8 {
+        flow.state = FlowState::Revoking as u8;
+        flow.seen_ns = now_ns;
+    }
+    if case.packet.has(l4::RST) { Ok(()) } else { Err(DropReason::Revoked) }
+}
+
+/// A packet that begins a flow, or continues one that was forgotten.
+#[inline(never)]
+fn begun(
+    case: &mut Case,
+    workload: &Workload,
+    ifindex: u32,
+    now_ns: u64,
+) -> Result<(), DropReason> {
+    let (grant_key, grant) = decide::grant(workload.id, case.key);
+    let gateways = grant.map_or(0, |grant| grant.gateways);
+    case.connection = grant.map_or(0, |grant| grant.connection);
+    let answering = decide::answering_of(gateways, now_ns);
+    let way = Way { acknowledged: gateways != 0, answering: answering != 0 };
+    let tunnel = match decide::verdict(Some(workload), &grant_key, grant, way, now_ns) {
+        Verdict::Allow => decide::choose(answering, case.key, now_ns),
+        Verdict::Deny(DropReason::TunnelDown) => {
+            let tunnel = decide::choose(gateways, case.key, now_ns);
+            if !decide::probe(tunnel, now_ns) {
+                return Err(DropReason::TunnelDown);
+            }
+            tunnel
+        }
+        Verdict::Deny(reason) => return Err(reason),
+        Verdict::Pass => return Err(DropReason::Internal),
+    };
+    let Some(grant) = grant else { return Err(DropReason::Internal) };
+    fit(case, tunnel)?;
+    open(case, workload, grant, &Route { tunnel, ifindex, now_ns })
+}
+
+/// Where a new flow goes and comes from. A BPF call takes five arguments.
+struct Route {
+    tunnel: u32,
+    ifindex: u32,
+    now_ns: u64,
+}
+
+#[inline(always)]
+fn open(
+    case: &mut Case,
+    workload: &Workload,
+    grant: &Grant,
+    route: &Route,
+) -> Result<(), DropReason> {
+    let Some(config) = NODE_CONFIG.get(0) else { return Err(DropReason::Internal) };
+    let workload_address = workload.address_like(&case.key.client);
+    if workload_address.is_none() {
+        return Err(DropReason::Pending);
+    }
+    match NodeFlows::life(case.key) {
+        Some(life) if life.owner == workload.id => {}
+        // The slot in the ring stays: it names the same key.
+        Some(life) => {
+            flow::own(workload.id)?;
+            flow::disown(life.owner);
+        }
+        None => flow::reserve::<NodeFlows>(case.key, workload.id, config.flow_quota, route.now_ns)?,
+    }
+    *case.flow = Flow {
+        workload_address,
+        seen_ns: route.now_ns,
+        packets_out: 0,
+        bytes_out: 0,
+        packets_in: 0,
+        bytes_in: 0,
+        workload: workload.id,
+        ifindex: route.ifindex,
+        client_ack: 0,
+        server_ack: 0,
+        tunnel: route.tunnel,
+        state: flow::first_state(case.packet) as u8,
+        seen_acks: 0,
+        pad: [0; 2],
+    };
+    let bytes = case.skb.len() - case.packet.l3;
+    touch(case.flow, case.packet, Direction::Out, bytes, route.now_ns);
+    if FLOWS.insert(&*case.key, &*case.flow, BPF_ANY.into()).is_err() {
+        flow::disown(workload.id);
+        return Err(DropReason::FlowTableFull);
+    }
+    account::charge(grant.id, Direction::Out, bytes, true, route.now_ns);
+    account::count(counter::ALLOWED);
+    account::tell(case, EventKind::Opened, 0);
+    Ok(())
+}
+
+/// Brings a flow up to date with a packet that passes.
+#[inline(always)]
+pub fn touch(flow: &mut Flow, packet: &Packet, direction: Direction, bytes: u32, now_ns: u64) {
+    flow.seen_ns = now_ns;
+    flow.state = flow::next_state(flow.state, packet, direction);
+    flow::remember_ack(
+        packet,
+        direction,
+        &mut flow.client_ack,
+        &mut flow.server_ack,
+        &mut flow.seen_acks,
+    );
+    match direction {
+        Direction::Out => {
+            flow.packets_out += 1;
+            flow.bytes_out += u64::from(bytes);
+        }
+        Direction::In => {
+            flow.packets_in += 1;
+            flow.bytes_in += u64::from(bytes);
+        }
+    }
+}
+
+/// Makes the packet fit the tunnel, or refuses it: a redirect checks no MTU.
+#[inline(always)]
+fn fit(case: &mut Case, tunnel: u32) -> Result<(), DropReason> {
+    let Some(tunnel) = TUNNELS.get(tunnel) else { return Err(DropReason::Internal) };
+    case.mtu = tunnel.mtu;
+    if too_big(case.skb, case.packet, tunnel.mtu) {
+        return Err(DropReason::TooBig);
+    }
+    mss::clamp(case.skb, case.packet, tunnel.mtu)
+}
+
+/// Whether a packet, or the segments it will become, is larger than the MTU and may not be fragmented.
+#[inline(always)]
+pub fn too_big(skb: Skb, packet: &Packet, mtu: u32) -> bool {
+    let length = match skb.gso_size() {
+        0 => skb.len() - packet.l3,
+        payload => {
+            let header = if packet.is_tcp() { packet.tcp_header.into() } else { l4::UDP_HEADER };
+            packet.l4 - packet.l3 + header + payload
+        }
+    };
+    // An IPv4 packet that may be fragmented is, outside the tunnel.
+    length > mtu && (packet.version == Version::V6 || packet.dont_fragment)
+}
+
+/// An ICMP error of a workload about a packet that came in: passes if that packet belongs to a live flow.
+#[inline(never)]
+fn about(skb: Skb, packet: &Packet, inner: &mut Packet, workload: u32) -> Result<(), DropReason> {
+    let now_ns = now();
+    icmp::embedded(&skb, packet, inner)?;
+    if inner.source != packet.destination || inner.destination != packet.source {
+        return Err(DropReason::NotCarried);
+    }
+    let key = key_in(inner);
+    let flow = live(&key, inner, now_ns)?;
+    let (_, grant) = decide::grant(workload, &key);
+    match grant {
+        Some(grant) if flow.workload == workload && grant.valid_until_ns > now_ns => Ok(()),
+        _ => Err(DropReason::NoFlow),
+    }
+}

@@ -1,0 +1,44 @@
+//! Ingress of `enforcer0`: the way back from the tunnel netns to the workload.
+//!
+//! Replies come from `out_of_tunnel` as bare IP packets, resets made in user space as frames. The MAC addresses of
+//! the pair begin with a zero, so that the first half-byte tells the two apart.
+
+use enforcer_common::verdict::DropReason;
+
+use crate::{
+    case::{Action, Case, now},
+    flow, outbound,
+    packet::{Bytes as _, Layer, Packet, icmp, l4},
+    skb::Skb,
+};
+
+#[inline(always)]
+pub fn run(case: &mut Case) -> Result<Action, DropReason> {
+    let layer = match case.skb.near::<u16>(0).map(|word| u16::from_be(word) >> 12) {
+        Some(4 | 6) => Layer::Bare,
+        _ => Layer::Frame,
+    };
+    if !case.parse(layer)? {
+        return Ok(Action::Next);
+    }
+    l4::parse(&case.skb, case.packet)?;
+    flow::fragment(case.packet, case.skb.ifindex())?;
+    let ifindex = if icmp::is_error(case.packet) {
+        about(case.skb, case.packet, case.inner)?
+    } else {
+        let flow = outbound::live(&outbound::key_in(case.packet), case.packet, now())?;
+        case.workload = flow.workload;
+        flow.ifindex
+    };
+    Ok(if ifindex == 0 { Action::Next } else { Action::Peer(ifindex) })
+}
+
+/// Where the subject of an ICMP error came from.
+#[inline(never)]
+fn about(skb: Skb, packet: &Packet, inner: &mut Packet) -> Result<u32, DropReason> {
+    icmp::embedded(&skb, packet, inner)?;
+    if inner.source != packet.destination {
+        return Err(DropReason::NoFlow);
+    }
+    Ok(outbound::live(&outbound::key_out(inner), inner, now())?.ifindex)
+}
