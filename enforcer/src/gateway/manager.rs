@@ -39,7 +39,11 @@ use super::{
 use crate::{
     announce::server::{Event, Peers, Server},
     control::View,
-    datapath::{gateway::GwTables, kernel::KernelGateway, program::Program},
+    datapath::{
+        gateway::GwTables,
+        kernel::{KernelGateway, MapPressure},
+        program::Program,
+    },
     netlink::{DeviceEvent, Netlink, watch_devices},
     resolve::{Resolved, resolve},
     state::State,
@@ -108,6 +112,10 @@ pub struct Manager {
     network: Option<TunnelNetwork>,
     attached: BTreeSet<(Program, u32, String)>,
     listening: Option<Listening>,
+    /// `CLOCK_BOOTTIME` when grants were last looked through for those that are over.
+    expiry_checked_ns: u64,
+    /// How full the kernel's maps are.
+    pressure: Vec<MapPressure>,
     /// Until then grants are not pruned, unless every node has sent its snapshot before; `None`: they are.
     grace: Option<Instant>,
     boot_time_unix_ns: u64,
@@ -121,6 +129,8 @@ pub struct Manager {
 const TICK: Duration = Duration::from_secs(1);
 /// Routes are asked for again after so many ticks, besides every event of a device: nothing tells of routes.
 const ROUTES_EVERY: u32 = 2;
+/// The maps are counted after so many ticks: it walks through all their keys.
+const PRESSURE_EVERY: u32 = 15;
 /// How long grants that nobody has announced yet stay when the bindings file was lost.
 const GRACE: Duration = Duration::from_secs(30);
 /// A clock that stepped by more than this is taken over.
@@ -171,6 +181,8 @@ impl Manager {
             network: None,
             attached: BTreeSet::new(),
             listening: None,
+            expiry_checked_ns: 0,
+            pressure: Vec::new(),
             grace,
             boot_time_unix_ns: clock::boot_time_unix_ns(),
             problems: BTreeMap::new(),
@@ -203,6 +215,9 @@ impl Manager {
                 _ = ticks.tick() => {
                     tick = tick.wrapping_add(1);
                     self.network_due |= tick.is_multiple_of(ROUTES_EVERY);
+                    if tick % PRESSURE_EVERY == 1 {
+                        self.measure();
+                    }
                     self.ticked();
                 }
             }
@@ -272,15 +287,24 @@ impl Manager {
             self.boot_time_unix_ns = boot_time;
             self.dirty = true;
         }
-        let tick = u64::try_from(TICK.as_nanos()).unwrap_or(u64::MAX);
-        let just_over = now.saturating_sub(2 * tick)..=now;
-        if self.actual.grants.values().any(|grant| just_over.contains(&grant.valid_until_ns)) {
+        let over_since = self.expiry_checked_ns..now;
+        if self.actual.grants.values().any(|grant| over_since.contains(&grant.valid_until_ns)) {
             self.revoker.grants_went();
         }
+        self.expiry_checked_ns = now;
         self.revoke(now);
         self.release(now);
         self.dirty |= self.grace.is_some_and(|until| until <= Instant::now()) || self.listening.is_none();
         self.publish();
+    }
+
+    fn measure(&mut self) {
+        match self.datapath.pressure() {
+            Ok(pressure) => self.pressure = pressure,
+            Err(error) => {
+                warn!(error = far_end::chain(&error), "cannot count the entries of the kernel's maps");
+            }
+        }
     }
 
     fn revoke(&mut self, now_ns: u64) {
@@ -338,6 +362,7 @@ impl Manager {
             sessions: &self.sessions,
             compiled: &self.compiled,
             actual: &self.actual,
+            pressure: &self.pressure,
             counters: counters.as_ref(),
             changed_settings: &self.settings.changed_sysctls,
         });

@@ -74,6 +74,15 @@ impl Registry {
         released
     }
 
+    /// What a node that is no more has announced leaves.
+    pub fn retain_nodes(&mut self, exists: impl Fn(&str) -> bool) {
+        for (_, announced) in self.nodes.iter_mut().filter(|(node, _)| !exists(node)) {
+            let gone = std::mem::take(&mut announced.bindings);
+            announced.leaving.extend(gone);
+        }
+        self.nodes.retain(|node, announced| exists(node) || !announced.leaving.is_empty());
+    }
+
     pub fn is_leaving(&self) -> bool {
         self.nodes.values().any(|announced| !announced.leaving.is_empty())
     }
@@ -148,6 +157,17 @@ mod tests {
         registry.remove("n", "a");
         registry.upsert("n", binding("a", 2));
         assert_eq!(registry.release(&busy(&[])), []);
+    }
+
+    #[test]
+    fn the_bindings_of_a_node_that_is_gone_leave_with_it() {
+        let mut registry = Registry::default();
+        registry.upsert("n", binding("a", 2));
+        registry.retain_nodes(|_| false);
+        assert_eq!(registry.release(&busy(&[2])), []);
+        assert_eq!(registry.release(&busy(&[])), [released("a")]);
+        registry.retain_nodes(|_| false);
+        assert_eq!(registry, Registry::default());
     }
 
     #[test]

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{compile::Compiled, far_end, registry::Registry, sessions::Sessions};
 use crate::{
-    datapath::{gateway::GwTables, kernel::Counters},
+    datapath::{
+        gateway::GwTables,
+        kernel::{Counters, MapPressure},
+    },
     model::{ObjectKey, Protocol},
     resolve::{Gateway, Resolved},
     state::{Condition, ObjectStatus},
@@ -26,6 +29,7 @@ pub struct Facts<'a> {
     pub sessions: &'a Sessions,
     pub compiled: &'a Compiled,
     pub actual: &'a GwTables,
+    pub pressure: &'a [MapPressure],
     pub counters: Option<&'a Counters>,
     /// Settings of this host that were changed at start.
     pub changed_settings: &'a [String],
@@ -45,6 +49,7 @@ pub fn role(facts: &Facts<'_>) -> Value {
             None => condition(kind, true, "Ok", String::new()),
         })
         .collect();
+    conditions.push(room(facts.pressure));
     conditions.push(condition("Ready", ready, if ready { "Ok" } else { "NotReady" }, String::new()));
     let addresses = facts.gateway.map(|gateway| [gateway.v4.to_string(), gateway.v6.to_string()]);
     json!({
@@ -60,6 +65,10 @@ pub fn role(facts: &Facts<'_>) -> Value {
         "refused": facts.compiled.refused.iter().map(|((node, uid), message)| json!({
             "node": node, "uid": uid, "message": message,
         })).collect::<Vec<_>>(),
+        "maps": facts.pressure.iter().map(|map| (map.map, json!({
+            "entries": map.entries,
+            "capacity": map.capacity,
+        }))).collect::<BTreeMap<_, _>>(),
         "masqueradePorts": "61000-65535",
         "changedSettings": facts.changed_settings,
         "counters": facts.counters.map(|counters| json!({
@@ -69,6 +78,17 @@ pub fn role(facts: &Facts<'_>) -> Value {
             "eventsLimited": counters.events_limited,
         })),
     })
+}
+
+/// A map that is nearly full: new flows or grants will be refused, what is there stays.
+fn room(pressure: &[MapPressure]) -> Condition {
+    let full: Vec<String> = pressure
+        .iter()
+        .filter(|map| u64::from(map.entries) * 10 >= u64::from(map.capacity) * 9)
+        .map(|map| format!("{} has {} of {} entries", map.map, map.entries, map.capacity))
+        .collect();
+    let reason = if full.is_empty() { "Ok" } else { "NearlyFull" };
+    condition("RoomLeft", full.is_empty(), reason, full.join("; "))
 }
 
 fn peers(facts: &Facts<'_>) -> Vec<Value> {
@@ -153,6 +173,17 @@ fn condition(kind: &str, holds: bool, reason: &str, message: String) -> Conditio
 mod tests {
     use super::*;
     use crate::{gateway::compile::EndpointView, model::Kind};
+
+    #[test]
+    fn a_map_that_is_nearly_full_is_said() {
+        let map = |map, entries| MapPressure { map, entries, capacity: 100 };
+        assert_eq!(room(&[map("GW_FLOWS", 89)]), condition("RoomLeft", true, "Ok", String::new()));
+        let message = "GW_FLOWS has 90 of 100 entries".to_owned();
+        assert_eq!(
+            room(&[map("GW_GRANTS", 1), map("GW_FLOWS", 90)]),
+            condition("RoomLeft", false, "NearlyFull", message)
+        );
+    }
 
     #[test]
     fn a_destination_says_which_of_its_endpoints_are_left_out() {

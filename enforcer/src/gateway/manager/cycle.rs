@@ -3,6 +3,7 @@
 //! The order is the contract: programs before peers, denials before grants, the kernel before `Live`.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -19,14 +20,14 @@ use crate::{
     announce::server::{self, ServerConfig},
     datapath::{
         fake::FakeGateway,
-        gateway::{GatewayDatapath as _, GwOp},
+        gateway::{GatewayDatapath as _, GwOp, GwTables},
         kernel::Device,
         program::Program,
     },
     gateway::{
         allowed::{self, Allowed},
         clock,
-        compile::{self, Inputs},
+        compile::{self, Compiled, Inputs},
         far_end::{self, chain},
         monitor::Names,
         network::{self, TunnelNetwork},
@@ -37,6 +38,14 @@ use crate::{
     resolve::Gateway,
 };
 
+/// Why there is nothing to bring about.
+enum Standstill {
+    /// It is not known what should be: what the kernel has stays.
+    Nothing,
+    /// It is known that there is no such gateway.
+    NoGateway,
+}
+
 impl Manager {
     pub(super) async fn cycle(&mut self) {
         self.dirty = false;
@@ -45,8 +54,10 @@ impl Manager {
             self.network_due = true;
         }
         self.problems.clear();
-        if let Some(gateway) = self.own_gateway() {
-            self.bring_about(&gateway).await;
+        match self.own_gateway() {
+            Ok(gateway) => self.bring_about(&gateway).await,
+            Err(Standstill::Nothing) => {}
+            Err(Standstill::NoGateway) => self.take_everything_back(),
         }
         self.keep();
         let names = Names::new(&self.resolved, &self.registry, &self.numbers, self.boot_time_unix_ns);
@@ -55,26 +66,39 @@ impl Manager {
     }
 
     /// This gateway's object, if it can be worked with.
-    fn own_gateway(&mut self) -> Option<Gateway> {
+    fn own_gateway(&mut self) -> Result<Gateway, Standstill> {
         let name = &self.settings.name;
         let Some(gateway) = self.resolved.gateways.get(name).cloned() else {
             let message = format!("TunnelGateway {name} is not there, not valid, or has no addresses yet");
             self.problems.insert("Valid", ("NotResolved", message));
-            return None;
+            // A document that cannot be read may be the very one: a slip of the pen revokes nothing.
+            let known = self.channels.states.borrow().is_some()
+                && self.channels.snapshots.borrow().problems.is_empty();
+            return Err(if known { Standstill::NoGateway } else { Standstill::Nothing });
         };
         if gateway.public_key != keygen::public_key(&self.settings.private_key) {
             let message = format!("the publicKey of TunnelGateway {name} is not that of --key");
             self.problems.insert("Valid", ("OtherKey", message));
-            return None;
+            return Err(Standstill::Nothing);
         }
-        Some(gateway)
+        Ok(gateway)
+    }
+
+    /// A TunnelGateway that was deleted or is refused grants nothing to anybody.
+    fn take_everything_back(&mut self) {
+        let tables = GwTables { grants: BTreeMap::new(), ..self.actual.clone() };
+        self.compiled = Compiled { tables, ..Compiled::default() };
+        self.apply();
+        self.sessions.acknowledge(&self.registry, &self.compiled, &self.actual);
+        self.revoke(clock::boot_ns());
     }
 
     async fn bring_about(&mut self, gateway: &Gateway) {
         let Some(network) = self.tunnel_network(gateway).await else { return };
         let Some(allowed) = self.backend_network(gateway, network.ifindex).await else { return };
+        self.registry.retain_nodes(|node| self.resolved.nodes.contains_key(node));
         let targets = compile::targets(&gateway.name, &self.resolved, &allowed);
-        self.health.set_targets(&targets, &self.adopted);
+        self.health.set_targets(&targets, &std::mem::take(&mut self.adopted));
         self.channels.targets.send_if_modified(|current| {
             let differs = *current != targets;
             *current = targets;
@@ -174,6 +198,7 @@ impl Manager {
             plan.retain(|op| !matches!(op, GwOp::RemoveGrant(_)));
         }
         let failures = carry_out_gateway(&mut self.datapath, &plan);
+        self.forget_stats(&plan);
         if plan.iter().any(|op| matches!(op, GwOp::RemoveGrant(_))) {
             self.revoker.grants_went();
         }
@@ -193,6 +218,19 @@ impl Manager {
         // A map in memory takes everything.
         carry_out_gateway(&mut shadow, &plan);
         self.actual = shadow.tables;
+    }
+
+    /// Grants that go leave their statistics behind, and the map of those has an end as well.
+    fn forget_stats(&mut self, plan: &[GwOp]) {
+        let gone = plan.iter().filter_map(|op| match op {
+            GwOp::RemoveGrant(key) => self.actual.grants.get(key).map(|grant| grant.id),
+            _ => None,
+        });
+        for id in gone {
+            if let Err(error) = self.datapath.forget_grant_stats(id) {
+                warn!(error = chain(&error), "statistics of a grant that is gone stay");
+            }
+        }
     }
 
     /// Ends the time in which nothing is pruned, once every node has spoken or it is over.
