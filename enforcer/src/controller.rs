@@ -41,6 +41,10 @@ mod tests;
 /// A failed save is tried again this often.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How often, and how far apart, the lock of the state file is tried.
+const LOCK_TRIES: u32 = 30;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 const DEFAULT_SERVICE_RANGE: &str = "198.18.0.0/16";
 const DEFAULT_WORKLOAD_RANGE: &str = "198.19.0.0/16";
 
@@ -68,7 +72,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
     outside(&path, &args.manifests)?;
-    let _lock = lock(&path)?;
+    let _lock = lock(&path).await?;
     let saved = state::load(&path)?;
     let before = match &saved {
         Some(state) => adopt(state, &path, &args)?,
@@ -203,24 +207,24 @@ fn outside(path: &Path, manifests: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two allocators would give one address twice.
-fn lock(path: &Path) -> anyhow::Result<Flock<fs::File>> {
+/// Two allocators would give one address twice. A predecessor that was killed a moment ago may still be dying.
+async fn lock(path: &Path) -> anyhow::Result<Flock<fs::File>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&beside)
-        .with_context(|| format!("cannot open {}", beside.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-            bail!("another enforcer controller has the state file {}", path.display())
+    let open = || fs::OpenOptions::new().write(true).create(true).truncate(false).open(&beside);
+    let mut file = open().with_context(|| format!("cannot open {}", beside.display()))?;
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((same, nix::errno::Errno::EWOULDBLOCK)) => file = same,
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", beside.display()));
+            }
         }
-        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", beside.display())),
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
+    bail!("another enforcer controller has the state file {}", path.display())
 }
 
 /// Ranges are for the life of an install: addresses in use cannot be moved.
