@@ -1,5 +1,10 @@
 //! The encrypted tunnel by itself: `enforcer tunnel` against itself and against wireguard-go. Needs root.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is test, though clippy only knows the functions marked so"
+)]
+
 #[path = "tunnel/lab.rs"]
 mod lab;
 
@@ -73,7 +78,7 @@ fn no_key_is_ever_logged_or_readable_by_others() {
     assert_carries(&sites);
     for site in &sites {
         let log = fs::read_to_string(site.log()).unwrap();
-        let hex: String = site.private_key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = site.private_key.map(|byte| format!("{byte:02x}")).concat();
         let bytes = format!("{:?}", &site.private_key[..4]);
         for secret in [encode_key(&site.private_key), hex, bytes.trim_matches(['[', ']']).to_owned()] {
             assert!(!log.contains(&secret), "the private key is in the log");
@@ -91,11 +96,15 @@ fn an_open_connection_survives_a_crash_of_either_end() {
         b.addresses.map(|address| a.connect(b.echo(address))).into()
     };
     for end in [0, 1] {
-        connections.iter_mut().for_each(|connection| connection.exchange(&bulk()));
+        for connection in &mut connections {
+            connection.exchange(&bulk());
+        }
         let before = fs::read_to_string(sites[end].configuration()).unwrap();
         sites[end].kill();
         sites[end].start();
-        connections.iter_mut().for_each(|connection| connection.exchange(&bulk()));
+        for connection in &mut connections {
+            connection.exchange(&bulk());
+        }
         assert_eq!(fs::read_to_string(sites[end].configuration()).unwrap(), before);
         assert_eq!(sites[end].mode_of_configuration(), 0o600);
     }
