@@ -1,6 +1,11 @@
 //! The folder as a source: what stays, what goes, and when.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::watch::Receiver;
 
@@ -13,11 +18,28 @@ use crate::{
 const SHOP: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
 const BLOG: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: blog}\n";
 
-fn folder(name: &str) -> std::path::PathBuf {
+/// A folder that is gone when the test is.
+struct Folder(PathBuf);
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _absent = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn folder(name: &str) -> Folder {
     let dir = std::env::temp_dir().join(format!("enforcer-manifests-{}-{name}", std::process::id()));
     let _absent = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("a folder to work in");
-    dir
+    Folder(dir)
 }
 
 fn write(dir: &Path, name: &str, text: &str) {
@@ -94,7 +116,7 @@ fn the_first_file_wins_a_name() {
 async fn a_slip_of_the_pen_removes_nothing() {
     let dir = folder("slip");
     write(&dir, "a.yaml", &format!("{}---\n{}", database("orders", "one"), database("users", "two")));
-    let mut receiver = watch(&dir).expect("the folder is there");
+    let mut receiver = watch(&*dir).expect("the folder is there");
     let good = receiver.borrow_and_update().clone();
     assert_eq!(names(&good), ["PostgresDatabase shop/orders", "PostgresDatabase shop/users"]);
 
@@ -126,7 +148,7 @@ async fn a_slip_of_the_pen_removes_nothing() {
 async fn saves_by_renaming_and_removals_are_seen() {
     let dir = folder("rename");
     write(&dir, "a.yaml", SHOP);
-    let mut receiver = watch(&dir).expect("the folder is there");
+    let mut receiver = watch(&*dir).expect("the folder is there");
     receiver.mark_unchanged();
 
     write(&dir, ".a.yaml.new", &format!("{SHOP}---\n{BLOG}"));
@@ -144,10 +166,10 @@ async fn saves_by_renaming_and_removals_are_seen() {
 async fn a_folder_that_vanishes_removes_nothing() {
     let dir = folder("vanish");
     write(&dir, "a.yaml", SHOP);
-    let mut receiver = watch(&dir).expect("the folder is there");
-    fs::rename(&dir, dir.with_extension("away")).expect("the folder to be movable");
+    let mut receiver = watch(&*dir).expect("the folder is there");
+    fs::rename(&*dir, dir.with_extension("away")).expect("the folder to be movable");
     let snapshot = until(&mut receiver, |snapshot| !snapshot.problems.is_empty()).await;
     assert_eq!(names(&snapshot), ["Namespace shop"]);
-    fs::rename(dir.with_extension("away"), &dir).expect("the folder to be movable");
+    fs::rename(dir.with_extension("away"), &*dir).expect("the folder to be movable");
     until(&mut receiver, |snapshot| snapshot.problems.is_empty()).await;
 }
