@@ -47,8 +47,20 @@ impl Skb {
     /// Interface that the program runs on.
     #[inline(always)]
     pub fn ifindex(self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { (*self.raw).ifindex }
+        let ifindex: u32;
+        // The compiler likes to keep the address of a field for later, which is an address that the verifier does not
+        // admit ("dereference of modified ctx ptr R6 off=40 disallowed").
+        // SAFETY: as in `len`; one load.
+        unsafe {
+            core::arch::asm!(
+                "{0} = *(u32 *)({1} + {2})",
+                out(reg) ifindex,
+                in(reg) self.raw,
+                const core::mem::offset_of!(__sk_buff, ifindex),
+                options(readonly, preserves_flags, nostack)
+            );
+        }
+        ifindex
     }
 
     /// Payload of each segment that the packet will become; 0: it is one.

@@ -3,7 +3,7 @@
 use super::{Bytes, Layer};
 
 pub const HEADER: u32 = 14;
-const TYPE_AT: u32 = 12;
+pub const TYPE_AT: u32 = 12;
 const TAG: u32 = 4;
 
 pub const IPV4: u16 = 0x0800_u16.to_be();

@@ -1,0 +1,41 @@
+//! The hop limit: whoever forwards spends one, so that no packet circles for ever.
+
+use aya_ebpf::bindings::BPF_F_RECOMPUTE_CSUM;
+use enforcer_common::verdict::DropReason;
+
+use crate::{
+    packet::{Bytes as _, Packet, Version, ipv4},
+    skb::Skb,
+};
+
+/// Offset of the half-word with time to live and protocol, or next header and hop limit.
+const V4_AT: u32 = 8;
+const V6_AT: u32 = 6;
+
+/// Lowers the packet's hop limit by one.
+///
+/// # Errors
+/// [`DropReason::NotCarried`] where none is left.
+#[inline(never)]
+pub fn spend(skb: Skb, packet: &Packet) -> Result<(), DropReason> {
+    match packet.version {
+        Version::V4 => {
+            let old: u16 = skb.read(packet.l3 + V4_AT).ok_or(DropReason::Internal)?;
+            let new = lower(u16::from_be(old), 8)?.to_be();
+            skb.l3_checksum(packet.l3 + ipv4::CHECKSUM_AT, old.into(), new.into(), 2)?;
+            skb.store(packet.l3 + V4_AT, &new, 0)
+        }
+        Version::V6 => {
+            let old: u16 = skb.read(packet.l3 + V6_AT).ok_or(DropReason::Internal)?;
+            let new = lower(u16::from_be(old), 0)?.to_be();
+            // No checksum covers it but the one that a device may have made of the whole packet.
+            skb.store(packet.l3 + V6_AT, &new, BPF_F_RECOMPUTE_CSUM.into())
+        }
+    }
+}
+
+/// One hop less in the byte of a half-word that begins at this bit.
+#[inline(always)]
+fn lower(word: u16, at: u32) -> Result<u16, DropReason> {
+    if (word >> at) & 0xff <= 1 { Err(DropReason::NotCarried) } else { Ok(word - (1 << at)) }
+}

@@ -1,0 +1,157 @@
+//! Harness of the tier *prog*: programs run on packets that never see a device.
+//!
+//! The kernel's limits are the tier's: linear packets without unfinished checksums, and a redirect shows as its action,
+//! not as its target.
+
+pub mod wire;
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use enforcer_common::{
+    event::Event,
+    grant::GrantStats,
+    maps::{counter, name},
+    verdict::DropReason,
+};
+use ipnet::IpNet;
+use zerocopy::FromBytes as _;
+
+/// What a program can make of a packet, as the kernel numbers it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    Next,
+    Drop,
+    Redirect,
+    Other(i32),
+}
+
+impl From<u32> for Action {
+    fn from(raw: u32) -> Self {
+        match raw.cast_signed() {
+            -1 => Self::Next,
+            2 => Self::Drop,
+            7 => Self::Redirect,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// What a program left.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    pub action: Action,
+    pub bytes: Vec<u8>,
+}
+
+/// The BPF object with its maps, and the programs that a test asked for.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads `programs` and makes the maps in the sizes given here; the object's own elsewhere.
+    pub fn load(programs: &[&str], sizes: &[(&'static str, u32)]) -> Self {
+        let mut loader = EbpfLoader::new();
+        for (map, entries) in sizes {
+            loader.map_max_entries(map, *entries);
+        }
+        if let Some((_, flows)) = sizes.iter().find(|(map, _)| *map == name::FLOW_RING) {
+            loader.override_global("FLOW_CAPACITY", flows, true);
+        }
+        let mut ebpf = loader.load(enforcer::BPF_OBJECT).expect("the object loads");
+        for program in programs {
+            let loaded: &mut SchedClassifier =
+                ebpf.program_mut(program).expect("the program exists").try_into().expect("a TC program");
+            loaded.load().unwrap_or_else(|error| panic!("the verifier admits {program}: {error:?}"));
+        }
+        Self { ebpf }
+    }
+
+    /// Runs a program once. The kernel takes the first 14 bytes for an Ethernet header, whatever they are.
+    pub fn run(&self, program: &str, bytes: &[u8]) -> Ran {
+        let loaded: &SchedClassifier =
+            self.ebpf.program(program).expect("the program exists").try_into().expect("a TC program");
+        let mut out = vec![0; bytes.len() + 256];
+        let options =
+            TestRunOptions { data_in: Some(bytes), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = loaded.test_run(options).expect("the program runs");
+        out.truncate(result.data_size_out as usize);
+        Ran { action: result.return_value.into(), bytes: out }
+    }
+
+    pub fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("a hash")
+    }
+
+    pub fn array<V: Pod>(&mut self, map: &str) -> Array<&mut MapData, V> {
+        Array::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("an array")
+    }
+
+    /// Sets a prefix; the map's keys count the bits of mapped IPv4 addresses.
+    pub fn set_prefix<V: Pod>(&mut self, map: &str, prefix: &str, value: V) {
+        let mut trie: LpmTrie<_, enforcer_common::Addr, V> =
+            LpmTrie::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("a trie");
+        trie.insert(&key(prefix), value, 0).expect("room");
+    }
+
+    pub fn remove_prefix<V: Pod>(&mut self, map: &str, prefix: &str) {
+        let mut trie: LpmTrie<_, enforcer_common::Addr, V> =
+            LpmTrie::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("a trie");
+        trie.remove(&key(prefix)).expect("an entry");
+    }
+
+    /// How often packets were refused for this reason.
+    pub fn refused(&self, reason: DropReason) -> u64 {
+        self.counter(reason as u32)
+    }
+
+    /// Every reason that packets were refused for, and how often.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let counted = DropReason::ALL.iter().map(|reason| (reason.name(), self.refused(*reason)));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn counter(&self, index: u32) -> u64 {
+        assert!(index < counter::COUNT);
+        let counters: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map(name::COUNTERS).expect("the map exists")).expect("an array");
+        counters.get(&index, 0).expect("a counter").iter().sum()
+    }
+
+    /// Counters of a grant, over all CPUs; the time is the latest.
+    pub fn stats(&self, grant: u32) -> GrantStats {
+        let stats: PerCpuHashMap<_, u32, GrantStats> =
+            PerCpuHashMap::try_from(self.ebpf.map(name::GRANT_STATS).expect("the map exists"))
+                .expect("a hash");
+        let mut total = GrantStats::default();
+        for cpu in stats.get(&grant, 0).iter().flat_map(|values| values.iter()) {
+            total.packets_out += cpu.packets_out;
+            total.bytes_out += cpu.bytes_out;
+            total.packets_in += cpu.packets_in;
+            total.bytes_in += cpu.bytes_in;
+            total.flows += cpu.flows;
+            total.last_ns = total.last_ns.max(cpu.last_ns);
+        }
+        total
+    }
+
+    /// Events since the last call.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(name::EVENTS).expect("the map exists"))
+            .expect("a ring buffer");
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.push(Event::read_from_bytes(&item).expect("an event"));
+        }
+        events
+    }
+}
+
+fn key(prefix: &str) -> Key<enforcer_common::Addr> {
+    let prefix: IpNet = prefix.parse().expect("a prefix");
+    let bits = u32::from(prefix.prefix_len()) + if prefix.addr().is_ipv4() { 96 } else { 0 };
+    Key::new(bits, prefix.addr().into())
+}
