@@ -249,7 +249,7 @@ impl Agent {
             self.end_sessions(&expired);
         }
         self.expired_until = now;
-        if self.ticks % PRESSURE_TICKS == 1
+        if self.ticks % PRESSURE_TICKS == 2
             && let Ok(pressure) = self.datapath.pressure()
         {
             let line = |map: &crate::datapath::kernel::MapPressure| json!({ "map": map.map, "entries": map.entries, "capacity": map.capacity });
