@@ -273,14 +273,18 @@ impl Agent {
 
     /// Takes over new objects and allocations.
     fn take_objects(&mut self, inputs: &mut Inputs) {
-        let fresh = self.snapshot.revision == 0;
-        let changed =
-            inputs.snapshot.has_changed().unwrap_or(false) || inputs.state.has_changed().unwrap_or(false);
-        if !fresh && !changed {
+        // Compared by identity: waiting for a change has marked it as seen.
+        let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
+        let state = inputs.state.borrow_and_update().clone();
+        let same_state = match (&self.state, &state) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if same_state && Arc::ptr_eq(&self.snapshot, &snapshot) {
             return;
         }
-        self.snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
-        self.state.clone_from(&inputs.state.borrow_and_update());
+        (self.snapshot, self.state) = (snapshot, state);
         if let Some(state) = &self.state {
             let resolved = crate::resolve::resolve(&self.snapshot, state);
             if *self.resolved != resolved {
