@@ -3,7 +3,7 @@
 //! Keeps the gateway's maps, its tunnel device and its announce connections equal to the objects and to what the
 //! nodes say. The kernel forwards; killing this process opens, closes and resets nothing.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
@@ -46,6 +46,9 @@ mod store;
 
 use manager::{Channels, Manager, Parts, Settings};
 
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Flags of `enforcer gateway`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -81,7 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let bpffs =
         args.bpffs.clone().unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/enforcer-{}", args.name)));
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
-    let _lock = lock(&run_dir)?;
+    let _lock = lock(&run_dir).await?;
     let changed_sysctls = ports::reserve().context("ports 61000-65535 cannot be kept for translation")?;
     for change in &changed_sysctls {
         info!(change, "keeping ports 61000-65535 for translation");
@@ -163,13 +166,20 @@ fn channels(args: &Args) -> anyhow::Result<(Channels, Ends)> {
     Ok((channels, ends))
 }
 
-/// One gateway per run directory: a second one would undo what the first does.
-fn lock(run_dir: &std::path::Path) -> anyhow::Result<Flock<std::fs::File>> {
+/// One gateway per run directory: a second one would undo what the first does. One that was killed a moment ago may
+/// not be quite gone, so it is waited for.
+async fn lock(run_dir: &std::path::Path) -> anyhow::Result<Flock<std::fs::File>> {
     let path = run_dir.join("gateway.lock");
-    let file = std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, error)| error)
-        .with_context(|| format!("another gateway runs with {}", run_dir.display()))
+    let mut file = std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, nix::Error::EAGAIN)) => file = unlocked,
+            Err((_, error)) => return Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    anyhow::bail!("another gateway runs with {}", run_dir.display())
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {

@@ -269,7 +269,7 @@ impl Client {
                 self.tell(AckUpdate::Released { gateway, uid }).await
             }
             Answer::Refused { uid, generation, message } => {
-                warn!(gateway, uid, message, "the gateway refused a binding");
+                warn!(gateway, uid, reason = message, "the gateway refused a binding");
                 self.tell(AckUpdate::Live { gateway, uid, generation, grants: BTreeSet::new() }).await
             }
             Answer::Hello { .. } => Ok(()),

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use tracing::warn;
+
 use super::{compile::Compiled, registry::Registry};
 use crate::{
     announce::{Answer, LiveGrant, server::Outbox},
@@ -74,6 +76,9 @@ impl Sessions {
                     Told::Refused { generation: binding.generation, message }
                 };
                 if session.told.get(uid) != Some(&told) {
+                    if let Told::Refused { message, .. } = &told {
+                        warn!(node, uid, reason = message, "binding refused");
+                    }
                     session.outbox.put(uid, told.answer(uid));
                     session.told.insert(uid.clone(), told);
                 }

@@ -120,7 +120,6 @@ impl Manager {
             boot_time_unix_ns: self.boot_time_unix_ns,
         };
         self.compiled = compile::compile(&inputs, &self.actual, &mut self.numbers);
-        self.warn_refused();
         self.apply();
         self.keep();
         self.listen(gateway, &network);
@@ -205,7 +204,7 @@ impl Manager {
         if let Some((op, error)) = failures.first() {
             let message =
                 format!("{} of {} changes failed, the first: {}", failures.len(), plan.len(), chain(error));
-            warn!(?op, message, "the kernel's maps are not as they should be");
+            warn!(?op, reason = message, "the kernel's maps are not as they should be");
             self.problems.insert("Programmed", ("MapErrors", message));
             self.dirty = true;
             match self.datapath.dump() {
@@ -291,12 +290,6 @@ impl Manager {
         });
     }
 
-    fn warn_refused(&self) {
-        for ((node, uid), message) in &self.compiled.refused {
-            tracing::debug!(node, uid, message, "binding refused");
-        }
-    }
-
     /// Writes the bindings file where it differs.
     pub(super) fn keep(&mut self) {
         let numbers = &mut self.numbers;
@@ -326,7 +319,7 @@ impl Manager {
         error: &dyn std::error::Error,
     ) -> Option<T> {
         let message = chain(error);
-        warn!(condition, message, "the gateway is not as it should be");
+        warn!(condition, error = message, "the gateway is not as it should be");
         self.problems.insert(condition, (reason, message));
         self.dirty = true;
         None
