@@ -188,7 +188,7 @@ impl KernelGateway {
         self.maps.flows.get(key)
     }
 
-    /// Turns a flow *revoking*: from then on it passes resets only. Returns it as it then is; `None`: it is gone.
+    /// Turns a flow *revoking*: from then on it passes resets only. Returns it as it was; `None`: it is gone.
     pub fn revoke_flow(&mut self, key: &FlowKey) -> Result<Option<GwFlow>, DatapathError> {
         let Some(flow) = self.flow(key)? else { return Ok(None) };
         if flow.state != FlowState::Revoking as u8 {

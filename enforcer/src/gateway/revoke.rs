@@ -6,7 +6,7 @@ use std::{
 };
 
 use enforcer_common::{
-    flow::{FlowKey, expired},
+    flow::{FlowKey, FlowState, expired},
     gateway::{GwFlow, GwGrantKey},
 };
 use tracing::{debug, warn};
@@ -59,11 +59,13 @@ impl Revoker {
             if *round == ROUNDS {
                 continue;
             }
-            ended += usize::from(*round == 0);
             *round += 1;
             // Marked first: from then on nothing passes that would move the numbers.
             match datapath.revoke_flow(key) {
-                Ok(Some(flow)) => send(key, &flow, injector),
+                Ok(Some(flow)) => {
+                    ended += usize::from(flow.state != FlowState::Revoking as u8);
+                    send(key, &flow, injector);
+                }
                 Ok(None) => {}
                 Err(error) => warn!(%error, "cannot mark a flow as revoking"),
             }
@@ -105,12 +107,7 @@ pub fn busy(flows: &BTreeMap<FlowKey, GwFlow>, now_ns: u64) -> BTreeSet<IpAddr> 
 
 #[cfg(test)]
 mod tests {
-    use enforcer_common::{
-        Addr, Port,
-        flow::{FlowState, SECOND},
-        gateway::GwGrant,
-        grant::FOREVER,
-    };
+    use enforcer_common::{Addr, Port, flow::SECOND, gateway::GwGrant, grant::FOREVER};
 
     use super::*;
 
