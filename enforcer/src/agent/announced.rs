@@ -27,12 +27,20 @@ struct Client {
     addresses: (IpAddr, IpAddr),
     bindings: watch::Sender<Bindings>,
     connected: bool,
-    task: JoinHandle<()>,
+    task: Task,
+}
+
+/// The first snapshot takes away what it lacks, so nobody connects before there is one.
+enum Task {
+    Waiting(ClientConfig),
+    Running(JoinHandle<()>),
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Task::Running(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -58,7 +66,8 @@ impl Announced {
         (announced, receiver)
     }
 
-    /// Opens connections to new gateways and closes those to gateways that are gone. `gateways`: name and address.
+    /// Prepares connections to new gateways, which [`Self::announce`] opens, and closes those to gateways that are
+    /// gone. `gateways`: name and address.
     pub fn connect(&mut self, node: &Node, gateways: &BTreeMap<String, IpAddr>) {
         self.clients.retain(|name, client| gateways.get(name) == Some(&client.addresses.1));
         for (name, address) in gateways {
@@ -66,10 +75,10 @@ impl Announced {
             if self.clients.contains_key(name) {
                 continue;
             }
-            let (bindings, receiver) = watch::channel(Bindings::default());
+            let (bindings, _) = watch::channel(Bindings::default());
             let config =
                 ClientConfig::new(Some(self.netns.clone()), own, *address, name.clone(), node.name.clone());
-            let task = client::spawn(config, receiver, self.updates.clone());
+            let task = Task::Waiting(config);
             let client = Client { addresses: (own, *address), bindings, connected: false, task };
             self.clients.insert(name.clone(), client);
         }
@@ -78,25 +87,28 @@ impl Announced {
     /// Tells every gateway what concerns it.
     pub fn announce(&mut self, compiled: &Compiled) {
         let none = BTreeMap::new();
-        for (name, client) in &self.clients {
+        for (name, client) in &mut self.clients {
             let wanted = compiled.bindings.get(name).unwrap_or(&none);
             let current = Arc::clone(&client.bindings.borrow());
             let same = |(uid, binding): (&String, &Arc<Binding>)| {
                 current.get(uid).is_some_and(|current| same_content(current, binding))
             };
-            if wanted.len() == current.len() && wanted.iter().all(same) {
-                continue;
+            if wanted.len() != current.len() || !wanted.iter().all(same) {
+                let mut next = BTreeMap::new();
+                for (uid, binding) in wanted {
+                    let kept = current.get(uid).filter(|current| same_content(current, binding));
+                    let binding = kept.cloned().unwrap_or_else(|| {
+                        self.generation += 1;
+                        Binding { generation: self.generation, ..Binding::clone(binding) }
+                    });
+                    next.insert(uid.clone(), binding);
+                }
+                client.bindings.send_replace(Arc::new(next));
             }
-            let mut next = BTreeMap::new();
-            for (uid, binding) in wanted {
-                let kept = current.get(uid).filter(|current| same_content(current, binding));
-                let binding = kept.cloned().unwrap_or_else(|| {
-                    self.generation += 1;
-                    Binding { generation: self.generation, ..Binding::clone(binding) }
-                });
-                next.insert(uid.clone(), binding);
+            if let Task::Waiting(config) = &client.task {
+                let receiver = client.bindings.subscribe();
+                client.task = Task::Running(client::spawn(config.clone(), receiver, self.updates.clone()));
             }
-            client.bindings.send_replace(Arc::new(next));
         }
     }
 
