@@ -8,7 +8,7 @@ pub mod wire;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
 };
 use enforcer_common::{
     event::Event,
@@ -80,6 +80,13 @@ impl Programs {
         let result = loaded.test_run(options).expect("the program runs");
         out.truncate(result.data_size_out as usize);
         Ran { action: result.return_value.into(), bytes: out }
+    }
+
+    /// Attaches a loaded program to what comes in on a device of the caller's network namespace.
+    pub fn attach(&mut self, program: &str, device: &str) {
+        let loaded: &mut SchedClassifier =
+            self.ebpf.program_mut(program).expect("the program exists").try_into().expect("a TC program");
+        loaded.attach(device, TcAttachType::Ingress).expect("the device takes it");
     }
 
     pub fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> HashMap<&mut MapData, K, V> {

@@ -8,6 +8,8 @@ mod errors;
 mod flows;
 #[path = "prog_gateway/reasons.rs"]
 mod reasons;
+#[path = "prog_gateway/traffic.rs"]
+mod traffic;
 #[path = "prog_gateway/translation.rs"]
 mod translation;
 #[path = "prog_gateway/world.rs"]
