@@ -62,8 +62,8 @@ fn into_tunnel(case: &mut Case, action: &mut Action) -> Result<(), DropReason> {
 }
 
 /// What becomes of a packet: `None` is dropped. A refused packet is counted and told, and its sender gets an answer
-/// where that is better than silence: a reset for what TCP believes to be an open connection, the size for what is too
-/// large.
+/// where that is better than silence: a reset for what TCP believes to be an open connection, "prohibited" for a
+/// datagram of a flow that was ended, the size for what is too large.
 #[inline(always)]
 fn settle(case: &mut Case, result: Result<Action, DropReason>) -> Option<Action> {
     let reason = match result {
@@ -73,6 +73,9 @@ fn settle(case: &mut Case, result: Result<Action, DropReason>) -> Option<Action>
     account::refuse(case, reason);
     let answered = match reason {
         DropReason::TooBig => reject::error(case.skb, case.packet, &Error::TooBig(case.mtu), case.answer),
+        DropReason::Revoked if !case.packet.is_tcp() => {
+            reject::error(case.skb, case.packet, &Error::Prohibited, case.answer)
+        }
         DropReason::NoDestination
         | DropReason::PortNotOffered
         | DropReason::NoGrant

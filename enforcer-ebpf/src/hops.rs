@@ -1,10 +1,11 @@
-//! The hop limit: whoever forwards spends one, so that no packet circles for ever.
+//! What whoever forwards has to see to: a hop less, so that no packet circles for ever, and a size that fits.
 
 use aya_ebpf::bindings::BPF_F_RECOMPUTE_CSUM;
 use enforcer_common::verdict::DropReason;
 
 use crate::{
-    packet::{Bytes as _, Packet, Version, ipv4},
+    case::Case,
+    packet::{Bytes as _, Packet, Version, ipv4, l4},
     skb::Skb,
 };
 
@@ -38,4 +39,23 @@ pub fn spend(skb: Skb, packet: &Packet) -> Result<(), DropReason> {
 #[inline(always)]
 fn lower(word: u16, at: u32) -> Result<u16, DropReason> {
     if (word >> at) & 0xff <= 1 { Err(DropReason::NotCarried) } else { Ok(word - (1 << at)) }
+}
+
+/// Whether the way out carries a packet of this size: a redirect asks nobody, and the sender must learn it.
+///
+/// # Errors
+/// [`DropReason::TooBig`], after `mtu` was noted for the answer.
+#[inline(always)]
+pub fn fits(case: &mut Case, mtu: u32) -> Result<(), DropReason> {
+    let packet = &*case.packet;
+    let length = match case.skb.gso_size() {
+        0 => case.skb.len() - packet.l3,
+        // Each segment gets the headers of the whole.
+        payload => {
+            let header = if packet.is_tcp() { u32::from(packet.tcp_header) } else { l4::UDP_HEADER };
+            packet.l4 - packet.l3 + header + payload
+        }
+    };
+    case.mtu = mtu;
+    if length > mtu { Err(DropReason::TooBig) } else { Ok(()) }
 }

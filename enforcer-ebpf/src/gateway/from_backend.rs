@@ -25,7 +25,7 @@ use crate::{
     icmp::{self, Translated},
     mss,
     nat::{self, End},
-    packet::{self, Fragment, Layer, Packet, Version, l4},
+    packet::{self, Fragment, Layer, Packet, l4},
     skb::Skb,
 };
 
@@ -108,7 +108,10 @@ fn back(case: &mut Case, key: &FlowKey, flow: *mut GwFlow, now_ns: u64) -> Resul
         None if revoking && !case.packet.has(l4::RST) => return Err(DropReason::Revoked),
         None => {}
     }
-    fits(case, config.tunnel_mtu)?;
+    // What may be fragmented is, outside the tunnel.
+    if case.packet.dont_fragment {
+        hops::fits(case, config.tunnel_mtu)?;
+    }
     if let Some(grant) = grant {
         account::charge(grant.id, Direction::In, case.skb.len() - case.packet.l3, false, now_ns);
     }
@@ -119,24 +122,6 @@ fn back(case: &mut Case, key: &FlowKey, flow: *mut GwFlow, now_ns: u64) -> Resul
     nat::rewrite(case.skb, case.packet, End::Destination, &key.client, key.client_port)?;
     // The device has no Ethernet: the kernel takes the header away.
     Ok(Action::Out(config.tunnel_ifindex))
-}
-
-/// Whether the tunnel carries a packet of this size. A redirect asks nobody, and the backend must learn it. What may
-/// be fragmented is, outside the tunnel.
-#[inline(always)]
-fn fits(case: &mut Case, mtu: u32) -> Result<(), DropReason> {
-    let packet = &*case.packet;
-    let length = match case.skb.gso_size() {
-        0 => case.skb.len() - packet.l3,
-        // Each segment gets the headers of the whole.
-        payload => {
-            let header = if packet.is_tcp() { u32::from(packet.tcp_header) } else { l4::UDP_HEADER };
-            packet.l4 - packet.l3 + header + payload
-        }
-    };
-    case.mtu = mtu;
-    let must_fit = packet.version == Version::V6 || packet.dont_fragment;
-    if length > mtu && must_fit { Err(DropReason::TooBig) } else { Ok(()) }
 }
 
 /// An ICMP error about a packet to the backend, from the backend or from a router on the way there. The workload

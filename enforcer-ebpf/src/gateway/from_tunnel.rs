@@ -129,11 +129,14 @@ fn forward(
         (None, None, None) => return Err(DropReason::NoGrant),
         (None, None, Some(_)) => (begin(case, scratch, owner, now_ns)?, true),
     };
+    // Nobody fragments behind the neighbour that the packet is handed to.
+    // SAFETY: a value of the map.
+    hops::fits(case, unsafe { (*flow).mtu })?;
     if let Some(grant) = grant {
         charge(case, grant, opened, now_ns);
     }
     track::touch(flow, case.packet, Direction::Out, now_ns);
-    // SAFETY: a value of the map.
+    // SAFETY: as above.
     let flow = unsafe { &*flow };
     hops::spend(case.skb, case.packet)?;
     mss::clamp(case.skb, case.packet, config.tunnel_mtu.min(flow.mtu))?;

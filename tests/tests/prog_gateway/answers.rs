@@ -2,6 +2,7 @@
 
 use enforcer_common::{
     flow::{FlowState, SECOND},
+    gateway::GwBackend,
     verdict::DropReason,
 };
 use enforcer_tests::prog::{
@@ -9,7 +10,7 @@ use enforcer_tests::prog::{
     wire::{self, ACK, Body, FIN, FROM_MAC, RST, SYN, TCP, TO_MAC, UDP, Wire},
 };
 
-use crate::world::{CLIENT_PORT, Family, TCP_PORT, TCP_TARGET, TUNNEL_MTU, V4, V6, World};
+use crate::world::{CLIENT_PORT, Family, TCP_PORT, TCP_TARGET, TUNNEL_MTU, V4, V6, World, backend};
 
 /// Checks that an answer is a reset between these ends with this sequence number, and nothing else.
 fn is_reset(answer: &Wire, source: (&str, u16), destination: (&str, u16), seq: u32) {
@@ -80,16 +81,43 @@ fn a_flow_without_its_grant_ends_with_a_reset_and_passes_resets_only() {
     }
 }
 
+/// Type, code and second word of an ICMP error, from whom to whom.
+fn told(answer: &Wire) -> ((u8, u8), u32, String, String) {
+    let Body::Icmp { kind, code, rest, .. } = answer.body else { panic!("ICMP: {answer:?}") };
+    ((kind, code), rest, answer.source.to_string(), answer.destination.to_string())
+}
+
 #[test]
-fn a_datagram_without_its_grant_is_dropped_both_ways() {
-    for family in [&V4, &V6] {
+fn a_datagram_without_its_grant_is_prohibited_both_ways() {
+    for (family, prohibited) in [(&V4, (3, 13)), (&V6, (1, 1))] {
         let mut world = World::new();
         world.forwarded(&family.datagram(5));
         let port = world.port(&family.flow(UDP));
         world.revoke(family, UDP);
-        assert_eq!(world.back(&family.udp_reply(port, 5)).action, Action::Drop);
-        assert_eq!(world.out(&family.datagram(5)).action, Action::Drop);
+        let ran = world.back(&family.udp_reply(port, 5));
+        assert_eq!(ran.action, Action::Redirect);
+        let to_backend = told(&wire::read_frame(&ran.bytes));
+        assert_eq!(to_backend, (prohibited, 0, family.source.to_owned(), family.backend.to_owned()));
+        let ran = world.out(&family.datagram(5));
+        assert_eq!(ran.action, Action::Redirect);
+        let to_client = told(&wire::read(&ran.bytes));
+        assert_eq!(to_client, (prohibited, 0, family.service.to_owned(), family.client.to_owned()));
         assert_eq!(world.programs.refusals(), [("Revoked", 2)]);
+    }
+}
+
+#[test]
+fn a_packet_too_large_for_the_backends_network_is_answered_with_the_size_that_fits() {
+    for (family, headers, code) in [(&V4, 28, (3, 4)), (&V6, 48, (2, 0))] {
+        let mut world = World::new();
+        let narrow = GwBackend { mtu: 1300, ..backend(family, UDP, true) };
+        world.serve(family, UDP, 90, &[narrow]);
+        world.forwarded(&family.datagram(1300 - headers));
+        let ran = world.out(&family.datagram(1301 - headers));
+        assert_eq!(ran.action, Action::Redirect);
+        let answer = told(&wire::read(&ran.bytes));
+        assert_eq!(answer, (code, 1300, family.service.to_owned(), family.client.to_owned()));
+        assert_eq!(world.programs.refusals(), [("TooBig", 1)]);
     }
 }
 
