@@ -276,7 +276,8 @@ async fn in_use(state: &State) -> anyhow::Result<Vec<ranges::Taken>> {
         }
     }
     for (prefix, index) in netlink.routed_prefixes().await? {
-        match index.map(name) {
+        // The kernel shows IPv6 blackholes as routes of `lo`.
+        match index.map(name).filter(|name| name != "lo") {
             Some(name) if ours(&name) => {}
             Some(name) => taken.push((format!("route of {name}"), prefix)),
             // Blackholes: the boot guard's and an agent's are of our ranges exactly.

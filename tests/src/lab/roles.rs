@@ -172,6 +172,8 @@ impl Lab {
     pub fn wait_ready(&mut self) -> Result<()> {
         let mut last = String::new();
         let ready = wait::until("every role is ready", || {
+            // A monitor ends with the agent that it listens to.
+            self.processes.retain(|name, process| name != "monitor" || process.ended().is_none());
             for (name, process) in &mut self.processes {
                 if let Some(status) = process.ended() {
                     return Some(Err(format!("{name} ended: {status}")));
