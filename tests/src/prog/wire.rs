@@ -92,6 +92,7 @@ impl Wire {
     }
 
     /// With these TCP options; padded by the caller to words.
+    #[must_use]
     pub fn with_options(mut self, with: &[u8]) -> Self {
         if let Body::Tcp { options, .. } = &mut self.body {
             *options = with.to_vec();
@@ -100,6 +101,7 @@ impl Wire {
     }
 
     /// With this many bytes of TCP payload.
+    #[must_use]
     pub fn with_payload(mut self, length: usize) -> Self {
         match &mut self.body {
             Body::Tcp { payload, .. } | Body::Udp { payload, .. } => *payload = vec![0x5a; length],
@@ -109,6 +111,7 @@ impl Wire {
     }
 
     /// With these TCP numbers.
+    #[must_use]
     pub fn numbered(mut self, with_seq: u32, with_ack: u32) -> Self {
         if let Body::Tcp { seq, ack, .. } = &mut self.body {
             (*seq, *ack) = (with_seq, with_ack);
@@ -146,7 +149,7 @@ impl Wire {
 
     fn v4(&self, source: Ipv4Addr, destination: Ipv4Addr, body: &[u8]) -> Vec<u8> {
         let (id, offset, more) = self.fragment.unwrap_or((0x1234, 0, false));
-        let flags = u16::from(self.df) << 14 | u16::from(more) << 13 | offset / 8;
+        let flags = (u16::from(self.df) << 14) | (u16::from(more) << 13) | (offset / 8);
         let mut header = vec![0x45, 0];
         header.extend(((20 + body.len()) as u16).to_be_bytes());
         header.extend((id as u16).to_be_bytes());
@@ -304,7 +307,7 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u64;
     for part in parts {
         for pair in part.chunks(2) {
-            sum += u64::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u64::from);
+            sum += (u64::from(pair[0]) << 8) | pair.get(1).copied().map_or(0, u64::from);
         }
     }
     while sum > 0xffff {

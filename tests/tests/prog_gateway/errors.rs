@@ -26,7 +26,8 @@ fn inside(error: &Wire) -> ((String, u16), (String, u16)) {
         _ => std::net::IpAddr::from(<[u8; 16]>::try_from(&payload[at..at + 16]).expect("sixteen")),
     };
     if size == 4 {
-        let sum: u32 = payload[..20].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum: u32 =
+            payload[..20].chunks(2).map(|pair| (u32::from(pair[0]) << 8) | u32::from(pair[1])).sum();
         assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the embedded header's checksum is right");
     }
     let ports = at + 2 * size;

@@ -83,7 +83,7 @@ impl Place {
                 (ends[from].try_clone().expect("a copy"), ends[to].try_clone().expect("a copy"));
             let stop = Arc::clone(&self.stop);
             thread::spawn(move || {
-                let mut packet = [0; 65_536];
+                let mut packet = vec![0; 65_536];
                 while !stop.load(Ordering::Relaxed) {
                     match from.read(&mut packet) {
                         Ok(length) => {
@@ -193,7 +193,7 @@ fn a_server_and_a_client_exchange_megabytes() {
     for family in [&V4, &V6] {
         place.echo(family);
         let stream = place.connect(family);
-        let sent: Vec<u8> = (0..4_000_000_u32).map(|index| (index * 31 >> 3) as u8).collect();
+        let sent: Vec<u8> = (0..4_000_000_u32).map(|index| ((index * 31) >> 3) as u8).collect();
         let mut writer = stream.try_clone().expect("a copy");
         let bytes = sent.clone();
         let writing = thread::spawn(move || {
