@@ -61,7 +61,7 @@ pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns
 /// Tells user space about a packet.
 #[inline(never)]
 pub fn tell(case: &Case, kind: EventKind, reason: u8) {
-    let time_ns = now();
+    let time_ns = if case.now_ns == 0 { now() } else { case.now_ns };
     send(time_ns, |event| {
         *event = Event {
             time_ns,

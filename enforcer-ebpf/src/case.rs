@@ -26,6 +26,8 @@ pub struct Case {
     pub connection: u32,
     /// cgroup of the sending socket; 0: unknown.
     pub cgroup: u64,
+    /// The clock, read once; 0: not yet.
+    pub now_ns: u64,
     /// What the tunnel carries, for answers that say so.
     pub mtu: u32,
     pub hook: Hook,
@@ -50,7 +52,14 @@ impl Case {
     pub fn new(skb: Skb, hook: Hook) -> Option<Self> {
         // SAFETY: the entry is this CPU's own, and no other program runs on it before this one has ended.
         let Scratch { packet, inner, key, flow, answer } = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
-        Some(Self { skb, packet, inner, key, flow, answer, workload: 0, connection: 0, cgroup: 0, mtu: 0, hook })
+        Some(Self { skb, packet, inner, key, flow, answer, workload: 0, connection: 0, cgroup: 0, now_ns: 0, mtu: 0, hook })
+    }
+
+    /// Reads the clock for everything that follows.
+    #[inline(always)]
+    pub fn time(&mut self) -> u64 {
+        self.now_ns = now();
+        self.now_ns
     }
 
     /// First step of every pipeline. `Ok(false)`: not IP.

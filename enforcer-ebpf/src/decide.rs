@@ -58,14 +58,16 @@ pub fn verdict(
     verdict::decide(&facts, now_ns)
 }
 
+/// Whether a destination has the address, and whether it offers the port.
 #[inline(always)]
 fn offered(key: &GrantKey) -> (bool, bool) {
-    let address = DestinationKey { service: key.service, port: Port::NONE, protocol: 0, pad: 0 };
-    if DESTINATIONS.get_ptr(address).is_none() {
-        return (false, false);
+    let mut entry =
+        DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
+    if DESTINATIONS.get_ptr(&entry).is_some() {
+        return (true, true);
     }
-    let port = DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
-    (true, DESTINATIONS.get_ptr(port).is_some())
+    (entry.port, entry.protocol) = (Port::NONE, 0);
+    (DESTINATIONS.get_ptr(&entry).is_some(), false)
 }
 
 /// Whether the tunnel in a slot has been heard lately. One that never was counts as heard when the machine started.

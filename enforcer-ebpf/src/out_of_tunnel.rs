@@ -47,7 +47,7 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
 
 #[inline(always)]
 fn reply(case: &mut Case, place: &Place) -> Result<(), DropReason> {
-    let now_ns = now();
+    let now_ns = case.time();
     *case.key = outbound::key_in(case.packet);
     case.key.client = place.address;
     let flow = outbound::live(case.key, case.packet, now_ns)?;

@@ -17,7 +17,7 @@ use crate::{
     flow::{self, Life, Table},
     maps::{FLOWS, NODE_CONFIG, TUNNELS},
     mss,
-    packet::{Packet, UDP, Version, icmp, l4},
+    packet::{Packet, ROUTED, UDP, Version, icmp, l4},
     skb::Skb,
 };
 
@@ -89,7 +89,7 @@ pub fn key_in(packet: &Packet) -> FlowKey {
 #[inline(always)]
 pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), DropReason> {
     case.workload = workload.id;
-    if case.packet.hidden != 0 {
+    if case.packet.hidden & ROUTED != 0 {
         return Err(DropReason::SourceRouted);
     }
     l4::parse(&case.skb, case.packet)?;
@@ -100,7 +100,7 @@ pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), Dro
     if !case.packet.has_ports() {
         return Err(DropReason::NotCarried);
     }
-    let now_ns = now();
+    let now_ns = case.time();
     *case.key = key_out(case.packet);
     let old = FLOWS.get_ptr_mut(&*case.key).filter(|flow| {
         // SAFETY: as in `live`.

@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod lab;
+pub mod packet;
 pub mod probe;
 pub mod prog;
 pub mod stock;

@@ -3,6 +3,8 @@
 //! The kernel's limits are the tier's: linear packets without unfinished checksums, and a redirect shows as its action,
 //! not as its target.
 
+pub mod kernel;
+pub mod node;
 pub mod wire;
 
 use aya::{

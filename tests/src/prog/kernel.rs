@@ -1,0 +1,161 @@
+//! Programs and maps for one test, a program loaded when its first packet comes.
+//!
+//! Limits of `BPF_PROG_TEST_RUN`: every packet arrives on the loopback device (interface 1) with a socket of the
+//! calling process; whole IP headers; less than a page; where a redirect leads cannot be seen.
+
+use std::{borrow::Borrow, net::IpAddr};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Pod,
+    maps::HashMap,
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
+};
+use enforcer_common::{
+    event::Event,
+    grant::GrantStats,
+    guard::{Guard, GuardKind},
+    maps::name,
+    verdict::DropReason,
+};
+use nix::time::{ClockId, clock_gettime};
+
+use super::Programs;
+
+/// On to the next program.
+pub const NEXT: i32 = -1;
+pub const DROP: i32 = 2;
+pub const REDIRECT: i32 = 7;
+
+/// The interface that every packet comes from.
+pub const LOOPBACK: u32 = 1;
+
+/// The object and its maps.
+pub struct Kernel {
+    programs: Programs,
+}
+
+/// What a program made of a packet.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Outcome {
+    pub action: i32,
+    pub bytes: Vec<u8>,
+}
+
+/// `struct __sk_buff`, of which a test may set a few fields.
+const CONTEXT: usize = 192;
+const GSO_SEGS_AT: usize = 164;
+const GSO_SIZE_AT: usize = 176;
+
+impl Kernel {
+    /// With room for `flows` flows.
+    pub fn with_flows(flows: u32) -> Self {
+        let sizes = [name::FLOWS, name::FLOW_RING, name::GW_FLOWS, name::GW_NAT].map(|map| (map, flows));
+        Self { programs: Programs::load(&[], &sizes) }
+    }
+
+    /// Loads one program.
+    pub fn load(&mut self, program: &str) -> Result<()> {
+        match self.programs.ebpf.program_mut(program).with_context(|| format!("no program {program}"))? {
+            Program::SchedClassifier(program) => program.load()?,
+            Program::CgroupSockAddr(program) => program.load()?,
+            _ => bail!("{program} is of no kind that enforcer has"),
+        }
+        Ok(())
+    }
+
+    /// Names of all programs.
+    pub fn names(&self) -> Vec<String> {
+        self.programs.ebpf.programs().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// Sends a packet through a program.
+    pub fn run(&mut self, program: &str, packet: &[u8]) -> Outcome {
+        self.run_gso(program, packet, 0)
+    }
+
+    /// The same for a packet that will become segments with this much payload each.
+    pub fn run_gso(&mut self, program: &str, packet: &[u8], payload: u32) -> Outcome {
+        let mut context = [0_u8; CONTEXT];
+        context[GSO_SIZE_AT..GSO_SIZE_AT + 4].copy_from_slice(&payload.to_ne_bytes());
+        context[GSO_SEGS_AT..GSO_SEGS_AT + 4].copy_from_slice(&u32::from(payload != 0).to_ne_bytes());
+        let mut out = vec![0; packet.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let result = self.classifier(program).test_run(options).expect("the packet runs");
+        out.truncate(result.data_size_out as usize);
+        Outcome { action: result.return_value.cast_signed(), bytes: out }
+    }
+
+    /// Mean time of one run, in nanoseconds.
+    pub fn time(&mut self, program: &str, packet: &[u8], repeat: u32) -> u128 {
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
+        self.classifier(program).test_run(options).expect("the packet runs").duration.as_nanos()
+    }
+
+    fn classifier(&mut self, program: &str) -> &mut SchedClassifier {
+        let program = self.programs.ebpf.program_mut(program).expect("the program exists");
+        let classifier: &mut SchedClassifier = program.try_into().expect("a TC program");
+        if classifier.fd().is_err() {
+            classifier.load().expect("the verifier admits it");
+        }
+        classifier
+    }
+
+    /// Sets an entry of a hash map.
+    pub fn set<K: Pod, V: Pod>(&mut self, map: &str, key: impl Borrow<K>, value: impl Borrow<V>) {
+        let mut hash: HashMap<_, K, V> = self.programs.hash(map);
+        hash.insert(key, value, 0).expect("room for an entry");
+    }
+
+    pub fn get<K: Pod, V: Pod>(&mut self, map: &str, key: &K) -> Option<V> {
+        self.programs.hash::<K, V>(map).get(key, 0).ok()
+    }
+
+    pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: &K) {
+        self.programs.hash::<K, V>(map).remove(key).expect("the entry exists");
+    }
+
+    /// Sets a slot of an array.
+    pub fn put<V: Pod>(&mut self, map: &str, slot: u32, value: impl Borrow<V>) {
+        self.programs.array::<V>(map).set(slot, value, 0).expect("the slot exists");
+    }
+
+    pub fn at<V: Pod>(&mut self, map: &str, slot: u32) -> V {
+        self.programs.array::<V>(map).get(&slot, 0).expect("the slot exists")
+    }
+
+    /// Guards a prefix.
+    pub fn guard(&mut self, address: IpAddr, length: u32, kind: GuardKind) {
+        self.programs.set_prefix(name::GUARD, &format!("{address}/{length}"), Guard { kind: kind as u32 });
+    }
+
+    /// Sum of a counter over all CPUs.
+    pub fn counter(&mut self, index: u32) -> u64 {
+        self.programs.counter(index)
+    }
+
+    pub fn dropped(&mut self, reason: DropReason) -> u64 {
+        self.programs.refused(reason)
+    }
+
+    /// Counters of a grant, summed over all CPUs, without the time.
+    pub fn stats(&mut self, grant: u32) -> GrantStats {
+        GrantStats { last_ns: 0, ..self.programs.stats(grant) }
+    }
+
+    /// Events since the last call.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.programs.events()
+    }
+}
+
+/// The clock that the programs read, nanoseconds.
+pub fn boot_ns() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the clock runs");
+    time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned()
+}

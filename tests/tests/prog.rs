@@ -1,0 +1,18 @@
+//! The TC programs, one packet at a time. Needs CAP_BPF and CAP_NET_ADMIN; touches no device and pins nothing.
+
+#[path = "prog/allow.rs"]
+mod allow;
+#[path = "prog/answers.rs"]
+mod answers;
+#[path = "prog/deny.rs"]
+mod deny;
+#[path = "prog/flows.rs"]
+mod flows;
+#[path = "prog/load.rs"]
+mod load;
+#[path = "prog/parse.rs"]
+mod parse;
+#[path = "prog/replies.rs"]
+mod replies;
+#[path = "prog/wire.rs"]
+mod wire;
