@@ -7,7 +7,6 @@ use super::{Bytes, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, byte};
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
-pub const PSH: u8 = 0x08;
 pub const ACK: u8 = 0x10;
 
 pub const TCP_HEADER: u32 = 20;
