@@ -1,9 +1,14 @@
-//! Asks endpoints whether they take connections: connect, and close.
+//! Asks endpoints whether they take connections, without ever opening one.
+//!
+//! The handshake is left half open: the acknowledgement that would complete it is held back, and a reset is sent
+//! instead. The server's program never sees it. MySQL and MariaDB count connections that end before a login and then
+//! block the address they came from, which at a masquerading gateway is the address of every client.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::TcpStream,
+    net::TcpSocket,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
@@ -44,8 +49,18 @@ pub async fn run(mut targets: watch::Receiver<BTreeSet<SocketAddr>>, reports: mp
 }
 
 async fn probe(target: SocketAddr) -> Report {
-    let connected = matches!(timeout(TIMEOUT, TcpStream::connect(target)).await, Ok(Ok(_)));
+    let connected = matches!(timeout(TIMEOUT, knock(target)).await, Ok(Ok(())));
     Report { target, connected }
+}
+
+async fn knock(target: SocketAddr) -> io::Result<()> {
+    let domain = if target.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    // Without quick acknowledgements the third packet of the handshake waits for data that never comes, and closing
+    // with a linger time of zero sends the reset in its place.
+    socket.set_tcp_quickack(false)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    TcpSocket::from_std_stream(socket.into()).connect(target).await.map(drop)
 }
 
 #[cfg(test)]
@@ -55,6 +70,17 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_server_never_sees_a_probe() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        assert_eq!(probe(target).await, Report { target, connected: true });
+        let mut real = tokio::net::TcpStream::connect(target).await.unwrap();
+        let (_, accepted) = listener.accept().await.unwrap();
+        assert_eq!(accepted, real.local_addr().unwrap(), "the first that is accepted is the real one");
+        tokio::io::AsyncWriteExt::shutdown(&mut real).await.unwrap();
+    }
 
     #[tokio::test]
     async fn who_listens_is_told_apart_from_who_does_not() {
