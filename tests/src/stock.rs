@@ -29,7 +29,8 @@ fn open(device: &str) -> Result<File> {
     for (slot, byte) in request.ifr_name.iter_mut().zip(device.bytes()) {
         *slot = byte.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    // Debian 12's wireguard-go puts a packet information header before each packet; newer ones do not.
+    request.ifr_ifru.ifru_flags = libc::IFF_TUN as libc::c_short;
     // SAFETY: the descriptor is open, and TUNSETIFF reads and writes an ifreq, which `request` is.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } < 0 {
         return Err(Error::last_os_error());

@@ -99,12 +99,17 @@ fn has_syn_sent(lab: &Lab) -> bool {
 #[test]
 fn a_grant_ends_at_its_time_also_with_the_agent_dead() {
     let mut lab = lab();
-    let until = Command::new("date").args(["-u", "-d", "+6 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output();
+    lab.revoke(Service::Postgres).expect("the grant is removed");
+    comes_to(&lab, "cart", &Answer::NotPermitted);
+    let until = Command::new("date").args(["-u", "-d", "+8 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output();
     let until = String::from_utf8(until.expect("date starts").stdout).expect("date prints text");
     lab.grant_with(Service::Postgres, &format!("  validUntil: {}\n", until.trim()))
         .expect("the grant is saved");
     comes_to(&lab, "cart", &Answer::Works);
+    let session = lab.open_session("cart", "expiry").expect("the session opens");
     lab.kill(Role::Agent).expect("the agent is killed");
+    let (end, said) = session.end(&lab).expect("psql is waited for");
+    assert!(end.is_some_and(|status| !status.success()), "the session ends with an error: {said}");
     comes_to(&lab, "cart", &Answer::NotPermitted);
     let answer = lab.place("cart").query(Service::KeyValueStore, Family::V4).expect("the client starts");
     assert_eq!(answer, Answer::Works, "a grant without an end goes on");
