@@ -25,6 +25,10 @@ const LEVELS: i32 = 10;
 /// [`DropReason::UnknownWorkload`] otherwise.
 #[inline(always)]
 pub fn by_wire(ifindex: u32, address: &Addr) -> Result<&'static Workload, DropReason> {
+    // The entry of the interface itself is nobody's address.
+    if address.is_none() {
+        return Err(stranger(ifindex));
+    }
     // SAFETY: the entry is replaced as a whole; one that is removed meanwhile denies at the grant.
     match unsafe { WIRE.get(WireKey { address: *address, ifindex }) } {
         Some(workload) => Ok(workload),

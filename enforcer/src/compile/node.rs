@@ -115,9 +115,10 @@ fn identity(
             }
             tables.netns.insert(*cookie, workload);
             if *ifindex != 0 {
-                for address in addresses {
-                    let key = WireKey { address: Addr::from(*address), ifindex: *ifindex };
-                    tables.wire.insert(key, workload);
+                // The interface by itself is an entry too: what else comes from it is spoofed, not unknown.
+                let own = addresses.iter().map(|address| Addr::from(*address));
+                for address in own.chain([Addr::NONE]) {
+                    tables.wire.insert(WireKey { address, ifindex: *ifindex }, workload);
                 }
                 places(tables, &workload, *ifindex, addresses);
             }

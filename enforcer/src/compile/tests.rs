@@ -67,6 +67,7 @@ fn a_node_holds_exactly_what_its_objects_say() {
             places: [(addr("198.19.0.2"), place("10.0.0.5")), (addr("fd00:0:0:1000::2"), place("fd10::5"))]
                 .into(),
             wire: [
+                (WireKey { address: Addr::NONE, ifindex: 11 }, workload),
                 (WireKey { address: addr("10.0.0.5"), ifindex: 11 }, workload),
                 (WireKey { address: addr("fd10::5"), ifindex: 11 }, workload),
             ]

@@ -3,13 +3,13 @@
 //! Limits of `BPF_PROG_TEST_RUN`: every packet arrives on the loopback device (interface 1) with a socket of the
 //! calling process; whole IP headers; less than a page; where a redirect leads cannot be seen.
 
-use std::{borrow::Borrow, net::IpAddr};
+use std::{borrow::Borrow, fs::File, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Pod,
     maps::HashMap,
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{CgroupAttachMode, CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use enforcer_common::{
     event::Event,
@@ -61,6 +61,16 @@ impl Kernel {
             Program::CgroupSockAddr(program) => program.load()?,
             _ => bail!("{program} is of no kind that enforcer has"),
         }
+        Ok(())
+    }
+
+    /// Loads a connect or sendmsg program and attaches it to a cgroup, for as long as this lives.
+    pub fn attach(&mut self, program: &str, cgroup: &File) -> Result<()> {
+        self.load(program)?;
+        let program =
+            self.programs.ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
+        let program: &mut CgroupSockAddr = program.try_into()?;
+        program.attach(cgroup, CgroupAttachMode::Single)?;
         Ok(())
     }
 

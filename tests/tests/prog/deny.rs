@@ -61,6 +61,8 @@ fn another_pods_address_is_spoofed() {
         refused(&mut kernel, &packet, DropReason::Spoofed);
         packet.source = family.inside;
         refused(&mut kernel, &packet, DropReason::Spoofed);
+        packet.source = if packet.source.is_ipv4() { ip("0.0.0.0") } else { ip("::") };
+        refused(&mut kernel, &packet, DropReason::Spoofed);
     }
 }
 
