@@ -1,1 +1,1 @@
-
+//! The parser against bytes: every header, truncated at every byte.

@@ -20,62 +20,7 @@ fn a_node_holds_exactly_what_its_objects_say() {
     world.acknowledge("u-shop", &[("198.18.0.7", 5432)]);
     let compiled = world.compile();
 
-    let workload =
-        Workload { address4: addr("198.19.0.2"), address6: addr("fd00:0:0:1000::2"), id: 1, flags: 0 };
-    let place = |address: &str| Place { address: addr(address), ifindex: 11, workload: 1 };
-    let offer = |service, port, protocol| DestinationKey {
-        service: addr(service),
-        port: Port::new(port),
-        protocol,
-        pad: 0,
-    };
-    let number = DestinationValue { number: 7 };
-    assert_eq!(
-        compiled.tables(),
-        Tables {
-            config: Some(NodeConfig {
-                node4: addr("198.19.0.1"),
-                node6: addr("fd00:0:0:1000::1"),
-                enforcer0: 2,
-                tunnel0: 3,
-                flow_quota: 1000,
-                pad: 0,
-            }),
-            guard: [
-                ("198.18.0.0/16".parse().unwrap(), GuardKind::Service),
-                ("198.19.0.0/16".parse().unwrap(), GuardKind::Workload),
-                ("10.99.0.0/24".parse().unwrap(), GuardKind::Listed),
-            ]
-            .into(),
-            tunnels: [(4, tunnel())].into(),
-            endpoints: [(
-                EndpointKey {
-                    address: addr("203.0.113.1"),
-                    port: Port::new(51820),
-                    local_port: Port::new(4000)
-                },
-                4,
-            )]
-            .into(),
-            destinations: [(offer("198.18.0.7", 0, 0), number), (offer("198.18.0.7", 5432, 6), number),]
-                .into(),
-            grants: [(
-                grant_key(1, "198.18.0.7", 5432),
-                Grant { valid_until_ns: FOREVER, gateways: 1 << 4, id: 1, connection: 1 },
-            )]
-            .into(),
-            places: [(addr("198.19.0.2"), place("10.0.0.5")), (addr("fd00:0:0:1000::2"), place("fd10::5"))]
-                .into(),
-            wire: [
-                (WireKey { address: Addr::NONE, ifindex: 11 }, workload),
-                (WireKey { address: addr("10.0.0.5"), ifindex: 11 }, workload),
-                (WireKey { address: addr("fd10::5"), ifindex: 11 }, workload),
-            ]
-            .into(),
-            netns: [(77, workload)].into(),
-            cgroups: BTreeMap::new(),
-        }
-    );
+    assert_eq!(compiled.tables(), tables_of_the_world());
     let binding = Binding {
         uid: "u-shop".to_owned(),
         generation: 0,
@@ -92,6 +37,58 @@ fn a_node_holds_exactly_what_its_objects_say() {
         BTreeMap::from([("eu-1".to_owned(), BTreeMap::from([("u-shop".to_owned(), Arc::new(binding))]))])
     );
     assert_eq!(compiled.problems, []);
+}
+
+/// What the maps hold for the one granted pod of a new [`World`].
+fn tables_of_the_world() -> Tables {
+    let workload =
+        Workload { address4: addr("198.19.0.2"), address6: addr("fd00:0:0:1000::2"), id: 1, flags: 0 };
+    let place = |address: &str| Place { address: addr(address), ifindex: 11, workload: 1 };
+    let offer = |service, port, protocol| DestinationKey {
+        service: addr(service),
+        port: Port::new(port),
+        protocol,
+        pad: 0,
+    };
+    let number = DestinationValue { number: 7 };
+    Tables {
+        config: Some(NodeConfig {
+            node4: addr("198.19.0.1"),
+            node6: addr("fd00:0:0:1000::1"),
+            enforcer0: 2,
+            tunnel0: 3,
+            flow_quota: 1000,
+            pad: 0,
+        }),
+        guard: [
+            ("198.18.0.0/16".parse().unwrap(), GuardKind::Service),
+            ("198.19.0.0/16".parse().unwrap(), GuardKind::Workload),
+            ("10.99.0.0/24".parse().unwrap(), GuardKind::Listed),
+        ]
+        .into(),
+        tunnels: [(4, tunnel())].into(),
+        endpoints: [(
+            EndpointKey { address: addr("203.0.113.1"), port: Port::new(51820), local_port: Port::new(4000) },
+            4,
+        )]
+        .into(),
+        destinations: [(offer("198.18.0.7", 0, 0), number), (offer("198.18.0.7", 5432, 6), number)].into(),
+        grants: [(
+            grant_key(1, "198.18.0.7", 5432),
+            Grant { valid_until_ns: FOREVER, gateways: 1 << 4, id: 1, connection: 1 },
+        )]
+        .into(),
+        places: [(addr("198.19.0.2"), place("10.0.0.5")), (addr("fd00:0:0:1000::2"), place("fd10::5"))]
+            .into(),
+        wire: [
+            (WireKey { address: addr("10.0.0.5"), ifindex: 11 }, workload),
+            (WireKey { address: addr("fd10::5"), ifindex: 11 }, workload),
+            (WireKey { address: Addr::NONE, ifindex: 11 }, workload),
+        ]
+        .into(),
+        netns: [(77, workload)].into(),
+        cgroups: BTreeMap::new(),
+    }
 }
 
 #[test]
