@@ -31,17 +31,7 @@ pub enum Direction {
 /// Charges a packet to a grant; `opened`: it began a flow.
 #[inline(always)]
 pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns: u64) {
-    let stats = match GRANT_STATS.get_ptr_mut(grant) {
-        Some(stats) => stats,
-        None => {
-            // Full: the packet passes uncounted.
-            let _ = GRANT_STATS.insert(grant, GrantStats::default(), 0);
-            match GRANT_STATS.get_ptr_mut(grant) {
-                Some(stats) => stats,
-                None => return,
-            }
-        }
-    };
+    let Some(stats) = GRANT_STATS.get_ptr_mut(grant).or_else(|| first_stats(grant)) else { return };
     // SAFETY: a value of a per-CPU map is this CPU's own, and stays readable until the program ends.
     let stats = unsafe { &mut *stats };
     match direction {
@@ -56,6 +46,13 @@ pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns
     }
     stats.flows += u64::from(opened);
     stats.last_ns = now_ns;
+}
+
+/// Counters for a grant that has none yet. Full: its packets pass uncounted.
+#[inline(always)]
+fn first_stats(grant: u32) -> Option<*mut GrantStats> {
+    GRANT_STATS.insert(grant, GrantStats::default(), 0).ok()?;
+    GRANT_STATS.get_ptr_mut(grant)
 }
 
 /// Tells user space about a packet.

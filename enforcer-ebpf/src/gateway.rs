@@ -72,9 +72,9 @@ fn settle(case: &mut Case, result: Result<Action, DropReason>) -> Option<Action>
     };
     account::refuse(case, reason);
     let answered = match reason {
-        DropReason::TooBig => reject::error(case.skb, case.packet, &Error::TooBig(case.mtu), case.answer),
+        DropReason::TooBig => reject::error(case.skb, case.packet, Error::TooBig(case.mtu), case.answer),
         DropReason::Revoked if !case.packet.is_tcp() => {
-            reject::error(case.skb, case.packet, &Error::Prohibited, case.answer)
+            reject::error(case.skb, case.packet, Error::Prohibited, case.answer)
         }
         DropReason::NoDestination
         | DropReason::PortNotOffered

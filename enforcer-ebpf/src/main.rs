@@ -23,6 +23,7 @@ kernel_modules! {
 }
 
 #[cfg(target_arch = "bpf")]
+#[expect(clippy::needless_pass_by_value, reason = "aya's macros pass the context by value")]
 mod programs {
     use aya_ebpf::{
         bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC},
@@ -167,8 +168,8 @@ mod programs {
             Err(reason) => {
                 refuse(ctx, case, reason);
                 match reason {
-                    DropReason::TunnelDown => error(case, back, &reject::Error::HostUnreachable),
-                    DropReason::TooBig => error(case, back, &reject::Error::TooBig(case.mtu)),
+                    DropReason::TunnelDown => error(case, back, reject::Error::HostUnreachable),
+                    DropReason::TooBig => error(case, back, reject::Error::TooBig(case.mtu)),
                     DropReason::Revoked => revoked(case, back),
                     DropReason::NotParsed
                     | DropReason::LateFragment
@@ -214,7 +215,7 @@ mod programs {
     }
 
     #[inline(always)]
-    fn error(case: &mut Case, back: Back, error: &reject::Error) -> i32 {
+    fn error(case: &mut Case, back: Back, error: reject::Error) -> i32 {
         if back == Back::Nobody || reject::error(case.skb, case.packet, error, case.answer).is_err() {
             return TC_ACT_SHOT as i32;
         }
@@ -227,7 +228,7 @@ mod programs {
             return TC_ACT_SHOT as i32;
         }
         if !case.packet.is_tcp() {
-            return error(case, back, &reject::Error::Prohibited);
+            return error(case, back, reject::Error::Prohibited);
         }
         if reject::reset(case.skb, case.packet, case.answer).is_err() {
             return TC_ACT_SHOT as i32;

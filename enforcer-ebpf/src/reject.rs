@@ -68,7 +68,7 @@ fn tcp_header(answer: &mut Answer, at: usize, packet: &Packet) {
 /// # Errors
 /// As [`reset`].
 #[inline(never)]
-pub fn error(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Result<(), DropReason> {
+pub fn error(skb: Skb, packet: &Packet, error: Error, answer: &mut Answer) -> Result<(), DropReason> {
     if !packet.plain || !packet.has_ports() || packet.fragment == Fragment::Later {
         return Err(DropReason::NotCarried);
     }
@@ -89,7 +89,7 @@ const ERROR_V4: usize = 5 + ICMP_WORDS + TCP_V4;
 const ERROR_V6: usize = 10 + ICMP_WORDS + TCP_V6;
 
 #[inline(always)]
-fn error_v4(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Result<(), DropReason> {
+fn error_v4(skb: Skb, packet: &Packet, error: Error, answer: &mut Answer) -> Result<(), DropReason> {
     let (kind, code, rest): (u32, u32, u32) = match error {
         Error::HostUnreachable => (3, 1, 0),
         Error::Prohibited => (3, 13, 0),
@@ -110,11 +110,11 @@ fn error_v4(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Re
 }
 
 #[inline(always)]
-fn error_v6(skb: Skb, packet: &Packet, error: &Error, answer: &mut Answer) -> Result<(), DropReason> {
+fn error_v6(skb: Skb, packet: &Packet, error: Error, answer: &mut Answer) -> Result<(), DropReason> {
     let (kind, code, rest): (u32, u32, u32) = match error {
         Error::HostUnreachable => (1, 3, 0),
         Error::Prohibited => (1, 1, 0),
-        Error::TooBig(mtu) => (2, 0, *mtu),
+        Error::TooBig(mtu) => (2, 0, mtu),
     };
     let length = ((ICMP_WORDS + TCP_V6) * 4) as u32;
     ipv6_header(answer, packet, length, ICMPV6);

@@ -45,7 +45,7 @@ fn calls(place: &Place, family: &Family, port: u16, wanted: [i32; 3]) {
 fn ready(place: &mut Place) -> Kernel {
     let mut kernel = node::node();
     for program in ["connect4", "connect6", "sendmsg4", "sendmsg6"] {
-        kernel.attach(program, &place.cgroup).unwrap();
+        kernel.attach(program, &place.cgroup).expect("the program attaches");
     }
     kernel
 }
