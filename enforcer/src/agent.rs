@@ -41,7 +41,7 @@ use crate::{
     announce::client::AckUpdate,
     compile::{Ledger, Pair},
     control::{self, View},
-    datapath::kernel::{KernelNode, Options, namespace_inode},
+    datapath::kernel::{Events, KernelNode, Options, namespace_inode},
     keygen, netlink,
     resolve::{Node, Resolved},
     source, state,
@@ -133,42 +133,47 @@ pub(crate) struct Agent {
 /// Runs the role until it is told to end. What it has set up stays.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let run_dir = args.run_dir.clone().unwrap_or_else(|| Path::new("/run/enforcer").join(&args.node));
-    let bpffs = args
-        .bpffs
-        .clone()
-        .unwrap_or_else(|| Path::new("/sys/fs/bpf").join(format!("enforcer-{}", args.node)));
-    let state_path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
     let lock = start::lock(&run_dir)?;
+    let (mut agent, inputs, outputs) = open(args, &run_dir, lock)?;
+    let (monitor, _) = broadcast::channel(MONITOR_BACKLOG);
+    let socket = run_dir.join("agent.sock");
+    let control = tokio::spawn(control::serve(socket, outputs.view, Some(monitor.clone())));
+    if let Some(events) = outputs.events {
+        tokio::spawn(events::run(events, outputs.names, monitor));
+    }
+    let result = tokio::select! {
+        result = agent.run(inputs) => result,
+        ended = control => ended.context("the control socket's task failed")?.context("control socket"),
+        () = told_to_end() => Ok(()),
+    };
+    tracing::info!("the agent ends, the kernel keeps working");
+    result
+}
+
+/// Takes over what a predecessor left in the kernel and in files, and begins to follow everything.
+fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent, Inputs, Outputs)> {
+    let default_bpffs = || Path::new("/sys/fs/bpf").join(format!("enforcer-{}", args.node));
+    let bpffs = args.bpffs.clone().unwrap_or_else(default_bpffs);
+    let state_path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
     start::refuse_missing(&state_path, &bpffs)?;
-    let (ledger_file, ledger) = start::LedgerFile::load(&run_dir, &bpffs)?;
+    let (ledger_file, ledger) = start::LedgerFile::load(run_dir, &bpffs)?;
     // A damaged file is told now; later ones leave the last good state.
     state::load(&state_path)?;
-    let common = tunnels::Common {
-        node: args.node.clone(),
-        mode: args.tunnel,
-        netns: args.tunnel_netns.clone().unwrap_or_else(|| tunnels::default_netns(&args.node)),
-        private_key: keygen::read_private_key(&args.key)?,
-        run_dir: run_dir.clone(),
-    };
-
-    let inputs = Inputs {
-        snapshot: source::manifests::watch(&args.manifests)?,
-        state: state::watch_state(&state_path),
-        devices: netlink::watch_devices(None)?,
-    };
+    let common = common(&args, run_dir)?;
     let mut datapath = KernelNode::open(&bpffs, &Options::default())?;
     let events = datapath.take_events().context("cannot read the kernel's events")?;
     let (pods, sights) = pods::Pods::new();
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
     let (announced, acks) = announced::Announced::new(common.netns.clone());
+    let snapshot = source::manifests::watch(&args.manifests)?;
+    let (state, links) = (state::watch_state(&state_path), netlink::watch_devices(None)?);
+    let inputs = Inputs { snapshot, state, devices: links, sights, reports, acks };
     let (names, names_receiver) = watch::channel(events::Names::default());
     let (view, view_receiver) = watch::channel(View::default());
-    let (monitor, _) = broadcast::channel(MONITOR_BACKLOG);
     let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;
     let mut devices = devices::Devices::default();
     devices.adopt(&datapath, host_netns).context("cannot read what is attached")?;
-
-    let mut agent = Agent {
+    let agent = Agent {
         netns: common.netns.clone(),
         _lock: lock,
         applied: apply::Applied::adopt(&datapath)?,
@@ -199,18 +204,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         view,
         args,
     };
-    let control =
-        tokio::spawn(control::serve(run_dir.join("agent.sock"), view_receiver, Some(monitor.clone())));
-    if let Some(events) = events {
-        tokio::spawn(events::run(events, names_receiver, monitor));
-    }
-    let result = tokio::select! {
-        result = agent.run(inputs, sights, reports, acks) => result,
-        ended = control => ended.context("the control socket's task failed")?.context("control socket"),
-        () = told_to_end() => Ok(()),
-    };
-    tracing::info!("the agent ends, the kernel keeps working");
-    result
+    Ok((agent, inputs, Outputs { events, names: names_receiver, view: view_receiver }))
+}
+
+fn common(args: &Args, run_dir: &Path) -> anyhow::Result<tunnels::Common> {
+    Ok(tunnels::Common {
+        node: args.node.clone(),
+        mode: args.tunnel,
+        netns: args.tunnel_netns.clone().unwrap_or_else(|| tunnels::default_netns(&args.node)),
+        private_key: keygen::read_private_key(&args.key)?,
+        run_dir: run_dir.to_owned(),
+    })
+}
+
+/// Where to tell what the loop knows and what the kernel sees.
+struct Outputs {
+    events: Option<Events>,
+    names: watch::Receiver<events::Names>,
+    view: watch::Receiver<View>,
 }
 
 /// What comes from outside.
@@ -218,16 +229,13 @@ struct Inputs {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     state: watch::Receiver<Option<Arc<state::State>>>,
     devices: mpsc::UnboundedReceiver<netlink::DeviceEvent>,
+    sights: mpsc::UnboundedReceiver<pods::Found>,
+    reports: mpsc::UnboundedReceiver<tunnels::Report>,
+    acks: mpsc::Receiver<AckUpdate>,
 }
 
 impl Agent {
-    async fn run(
-        &mut self,
-        mut inputs: Inputs,
-        mut sights: mpsc::UnboundedReceiver<pods::Found>,
-        mut reports: mpsc::UnboundedReceiver<tunnels::Report>,
-        mut acks: mpsc::Receiver<AckUpdate>,
-    ) -> anyhow::Result<()> {
+    async fn run(&mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         self.devices.replace(netlink::Netlink::open(None)?.links().await?);
         self.take_objects(&mut inputs);
         let mut tick = tokio::time::interval(TICK);
@@ -239,9 +247,9 @@ impl Agent {
                 changed = inputs.snapshot.changed() => changed.context("the manifests are not followed any more")?,
                 changed = inputs.state.changed() => changed.context("the state file is not followed any more")?,
                 event = inputs.devices.recv() => self.device_event(event, &mut inputs).await?,
-                Some(found) = sights.recv() => self.pods.found(found),
-                Some(report) = reports.recv() => self.tunnel_report(report).await,
-                Some(update) = acks.recv() => self.acknowledgement(update),
+                Some(found) = inputs.sights.recv() => self.pods.found(found),
+                Some(report) = inputs.reports.recv() => self.tunnel_report(report).await,
+                Some(update) = inputs.acks.recv() => self.acknowledgement(update),
                 _ = tick.tick() => self.tick(),
                 () = tokio::time::sleep(wait) => {}
             }
@@ -249,13 +257,13 @@ impl Agent {
             while let Ok(event) = inputs.devices.try_recv() {
                 self.device_event(Some(event), &mut inputs).await?;
             }
-            while let Ok(found) = sights.try_recv() {
+            while let Ok(found) = inputs.sights.try_recv() {
                 self.pods.found(found);
             }
-            while let Ok(report) = reports.try_recv() {
+            while let Ok(report) = inputs.reports.try_recv() {
                 self.tunnel_report(report).await;
             }
-            while let Ok(update) = acks.try_recv() {
+            while let Ok(update) = inputs.acks.try_recv() {
                 self.acknowledgement(update);
             }
             self.take_objects(&mut inputs);

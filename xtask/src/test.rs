@@ -29,8 +29,6 @@ pub struct Args {
 enum Tier {
     /// Tests beside the code, of every crate; the BPF crate is built for the host
     Unit,
-    /// YAML in, tables out; no privileges
-    Control,
     /// Programs run by the kernel on made-up packets
     Prog,
     /// Real traffic of real servers in network namespaces
@@ -38,13 +36,12 @@ enum Tier {
 }
 
 impl Tier {
-    const ALL: &[Self] = &[Self::Unit, Self::Control, Self::Prog, Self::Netns];
+    const ALL: &[Self] = &[Self::Unit, Self::Prog, Self::Netns];
 
     /// Names of the test binaries start with one of these.
     const fn prefixes(self) -> &'static [&'static str] {
         match self {
             Self::Unit => &[],
-            Self::Control => &["control"],
             Self::Prog => &["datapath", "prog"],
             Self::Netns => &["netns", "tunnel"],
         }
