@@ -48,18 +48,11 @@ fn functions(text: &str) -> Vec<(usize, usize)> {
             line.len() - inner.len() == indent
                 && (inner == "}" || inner.ends_with(';') && inner.starts_with(')'))
         });
-        if let Some(end) = end
-            && !is_table(&lines[start..=start + end])
-        {
+        if let Some(end) = end {
             found.push((start + 1, end + 1));
         }
     }
     found
-}
-
-/// A function that is nothing but a list of values is data, which is read entry by entry.
-fn is_table(lines: &[&str]) -> bool {
-    lines.get(1).is_some_and(|line| line.trim() == "vec![") && lines[lines.len() - 2].trim() == "]"
 }
 
 fn opens_function(line: &str) -> bool {
@@ -83,10 +76,5 @@ mod tests {
         let text = "impl X {\n    pub(crate) async fn a(\n        b: u8,\n    ) {\n        c();\n    }\n\n    fn d() {}\n}\n\
                     fn e() -> u8 {\n    1\n}\n";
         assert_eq!(functions(text), [(2, 5), (10, 3)], "a one-line function has no length worth a rule");
-    }
-
-    #[test]
-    fn a_table_is_no_long_function() {
-        assert_eq!(functions("fn a() -> Vec<u8> {\n    vec![\n        1,\n    ]\n}\n"), []);
     }
 }
