@@ -85,9 +85,7 @@ pub mod counter {
     pub const EVENTS_LOST: u32 = 65;
     /// Packets to guarded addresses that went into the tunnel.
     pub const ALLOWED: u32 = 66;
-    /// Packets that were none of ours.
-    pub const PASSED: u32 = 67;
-    pub const COUNT: u32 = 68;
+    pub const COUNT: u32 = 67;
 }
 
 #[cfg(test)]

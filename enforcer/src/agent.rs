@@ -18,10 +18,12 @@ mod pair;
 mod pods;
 mod revoke;
 mod start;
+mod traffic;
 mod tunnels;
 mod view;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -30,6 +32,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use enforcer_common::grant::GrantStats;
 use nix::fcntl::Flock;
 use serde_json::Value;
 use tokio::{
@@ -126,6 +129,8 @@ pub(crate) struct Agent {
     /// Grants that ended before this moment have been dealt with.
     expired_until: u64,
     pressure: Value,
+    /// By the number of the connection.
+    traffic: BTreeMap<u32, GrantStats>,
     names: watch::Sender<events::Names>,
     view: watch::Sender<View>,
 }
@@ -200,6 +205,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         boot_unix_ns: boot_unix_ns(),
         expired_until: boot_ns(),
         pressure: Value::Null,
+        traffic: BTreeMap::new(),
         names,
         view,
         args,

@@ -10,7 +10,9 @@ use std::{
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::{Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, events, pair, revoke, tunnels};
+use super::{
+    Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, events, pair, revoke, traffic, tunnels,
+};
 use crate::{
     compile::{Compiled, Input, Location, compile},
     datapath::{kernel::Device, program::Program},
@@ -249,6 +251,9 @@ impl Agent {
             self.end_sessions(&expired);
         }
         self.expired_until = now;
+        if let Ok(stats) = self.datapath.grant_stats() {
+            self.traffic = traffic::by_connection(&self.applied.compiled, &stats);
+        }
         if self.ticks % PRESSURE_TICKS == 2
             && let Ok(pressure) = self.datapath.pressure()
         {

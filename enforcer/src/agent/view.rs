@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Agent;
+use super::{Agent, traffic};
 use crate::{
     compile::{Compiled, Location},
     control::View,
@@ -154,7 +154,6 @@ fn counters(agent: &Agent) -> Value {
         counters.drops.iter().map(|(reason, count)| (reason.name(), *count)).collect();
     json!({
         "allowed": counters.allowed,
-        "passed": counters.passed,
         "drops": drops,
         "eventsLimited": counters.events_limited,
         "eventsLost": counters.events_lost,
@@ -212,7 +211,9 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
                 format!("{active} of {matched} pods of this node have a live grant"),
             ),
         ];
+        let traffic = agent.traffic.get(&number).copied().unwrap_or_default();
         let fields = BTreeMap::from([
+            ("traffic".to_owned(), traffic::value(&traffic)),
             ("matchedPods".to_owned(), json!(matched)),
             ("activePods".to_owned(), json!(active)),
             ("nodes".to_owned(), json!([agent.args.node])),

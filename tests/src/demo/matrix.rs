@@ -1,12 +1,13 @@
 //! Every pod, every service, both families; what was on the wire meanwhile; and what was counted.
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::report::Report;
 use crate::lab::{
     Lab, Place, Role,
     capture::Judged,
-    manifests::Service,
+    manifests::{PROJECT, Service},
     query::{Answer, Family},
     wait,
 };
@@ -95,17 +96,40 @@ pub fn wire(report: &mut Report, judged: &Judged) {
     report.line("foreign frames", "none", &foreign, judged.foreign.is_empty());
 }
 
-/// What the kernel counted, as the roles tell it.
+/// What the kernel counted: every connection's traffic, and every reason of a drop.
 pub fn counters(lab: &Lab, report: &mut Report) -> Result<()> {
-    report.text("\nenforcer get serviceconnection -A -o wide\n");
-    let connections = lab.ask(Role::Agent, &["get", "serviceconnection", "-A", "-o", "wide"])?;
-    report.text(&indent(&connections));
-    report.text("\nenforcer status (agent)\n");
-    report.text(&indent(&lab.ask(Role::Agent, &["status"])?));
+    report.text(
+        "\nCounted in the kernel (enforcer get serviceconnection -A -o json, enforcer status -o json)\n",
+    );
+    for service in Service::ALL {
+        let name = format!("cart-{}", service.name());
+        let traffic = wait::until("the agent has read the counters", || {
+            let object = lab.get("serviceconnection", &name).ok()?;
+            let traffic = object["status"]["traffic"].clone();
+            (traffic["flows"].as_u64()? > 0).then_some(traffic)
+        });
+        let number = |traffic: &Value, field: &str| traffic[field].as_u64().unwrap_or_default();
+        let got = traffic.as_ref().map_or_else(
+            |err| format!("{err:#}"),
+            |traffic| {
+                format!(
+                    "{} flows, {} packets ({} bytes) out, {} packets ({} bytes) in",
+                    number(traffic, "flows"),
+                    number(traffic, "packetsOut"),
+                    number(traffic, "bytesOut"),
+                    number(traffic, "packetsIn"),
+                    number(traffic, "bytesIn")
+                )
+            },
+        );
+        report.line(&format!("traffic of {PROJECT}/{name}"), "flows", &got, traffic.is_ok());
+    }
+    let status = lab.status(Role::Agent)?;
+    let drops = &status["counters"]["drops"];
+    let words: Vec<String> =
+        drops.as_object().into_iter().flatten().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let counted = drops["NoGrant"].as_u64().unwrap_or_default();
+    // Three pods, three services, two families.
+    report.line("drops by reason", "18 NoGrant or more", &words.join(", "), counted >= 18);
     Ok(())
-}
-
-fn indent(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    format!("  {}\n", lines.join("\n  "))
 }

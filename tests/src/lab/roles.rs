@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     Lab, Running,
     command::{finish, inside},
-    manifests::{self, CLUSTER, Service},
+    manifests::{self, CLUSTER, PROJECT, Service},
     network::{DNS4, DNS6, GATEWAY4, TUNNEL_PORT},
     wait,
 };
@@ -145,6 +145,12 @@ impl Lab {
     pub fn status(&self, role: Role) -> Result<Value> {
         let text = self.ask(role, &["status", "-o", "json"])?;
         serde_json::from_str(&text).with_context(|| format!("{role:?} answers no JSON: {text}"))
+    }
+
+    /// An object of the project with the agent's status.
+    pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        let text = self.ask(Role::Agent, &["get", kind, name, "-n", PROJECT, "-o", "json"])?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
     }
 
     /// A command of `enforcer` that asks a role over its control socket.

@@ -42,8 +42,6 @@ pub struct Counters {
     pub drops: BTreeMap<DropReason, u64>,
     /// Packets to guarded addresses that went into the tunnel.
     pub allowed: u64,
-    /// Packets that were none of ours.
-    pub passed: u64,
     /// Events that were not sent because their CPU had sent enough.
     pub events_limited: u64,
     /// Events that found the ring buffer full.
@@ -96,7 +94,6 @@ impl Kernel {
         Ok(Counters {
             drops,
             allowed: read(counter::ALLOWED)?,
-            passed: read(counter::PASSED)?,
             events_limited: read(counter::EVENTS_LIMITED)?,
             events_lost: read(counter::EVENTS_LOST)?,
         })
