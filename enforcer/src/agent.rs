@@ -328,8 +328,11 @@ impl Agent {
     }
 
     fn acknowledgement(&mut self, update: AckUpdate) {
+        if let AckUpdate::Released { gateway, uid } = &update {
+            self.ledger.released(uid, gateway);
+        }
         let tunnels = &self.tunnels;
-        self.announced.update(update, |gateway| tunnels.all.get(gateway).map(|tunnel| tunnel.slot));
+        self.announced.update(update, |gateway| tunnels.slot(gateway));
     }
 }
 

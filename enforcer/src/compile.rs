@@ -236,4 +236,4 @@ fn workload_addresses(addresses: Option<ledger::Addresses>) -> [Addr; 2] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -51,6 +51,8 @@ pub struct Announced {
     clients: BTreeMap<String, Client>,
     /// Key: uid of the pod.
     acknowledged: BTreeMap<String, Acknowledged>,
+    /// Gateways that may have flows of a pod. Key: its uid.
+    told: BTreeMap<String, BTreeSet<String>>,
     /// Grows over restarts as well: it began with the time.
     generation: u64,
     updates: mpsc::Sender<AckUpdate>,
@@ -61,8 +63,14 @@ impl Announced {
         let (updates, receiver) = mpsc::channel(1024);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let generation = u64::try_from(now.as_micros()).unwrap_or_default();
-        let announced =
-            Self { netns, clients: BTreeMap::new(), acknowledged: BTreeMap::new(), generation, updates };
+        let announced = Self {
+            netns,
+            clients: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            told: BTreeMap::new(),
+            generation,
+            updates,
+        };
         (announced, receiver)
     }
 
@@ -84,8 +92,8 @@ impl Announced {
         }
     }
 
-    /// Tells every gateway what concerns it.
-    pub fn announce(&mut self, compiled: &Compiled) {
+    /// Tells every gateway what concerns it. `slot` is a gateway's.
+    pub fn announce(&mut self, compiled: &Compiled, slot: impl Fn(&str) -> Option<u32>) {
         let none = BTreeMap::new();
         for (name, client) in &mut self.clients {
             let wanted = compiled.bindings.get(name).unwrap_or(&none);
@@ -95,7 +103,14 @@ impl Announced {
             };
             if wanted.len() != current.len() || !wanted.iter().all(same) {
                 let mut next = BTreeMap::new();
+                // What was acknowledged of a binding that is taken back says nothing about the next one.
+                for uid in current.keys().filter(|uid| !wanted.contains_key(*uid)) {
+                    if let (Some(known), Some(slot)) = (self.acknowledged.get_mut(uid), slot(name)) {
+                        known.remove(&slot);
+                    }
+                }
                 for (uid, binding) in wanted {
+                    self.told.entry(uid.clone()).or_default().insert(name.clone());
                     let kept = current.get(uid).filter(|current| same_content(current, binding));
                     let binding = kept.cloned().unwrap_or_else(|| {
                         self.generation += 1;
@@ -118,7 +133,12 @@ impl Announced {
             AckUpdate::Connected { gateway } => self.set_connected(&gateway, true),
             // The gateway keeps what it has, and so do we.
             AckUpdate::Lost { gateway } => self.set_connected(&gateway, false),
-            AckUpdate::Released { .. } => false,
+            AckUpdate::Released { gateway, uid } => {
+                if let Some(gateways) = self.told.get_mut(&uid) {
+                    gateways.remove(&gateway);
+                }
+                false
+            }
             AckUpdate::Live { gateway, uid, generation, grants } => {
                 let (Some(slot), Some(client)) = (slot(&gateway), self.clients.get(&gateway)) else {
                     return false;
@@ -159,12 +179,68 @@ impl Announced {
         &self.acknowledged
     }
 
+    /// Gateways that may have flows of a pod; `None`: nobody knows which.
+    pub fn told(&self, uid: &str) -> Option<BTreeSet<String>> {
+        self.told.get(uid).cloned()
+    }
+
     /// Forgets pods that are gone.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.acknowledged.retain(|uid, _| keep(uid));
+        self.told.retain(|uid, _| keep(uid));
     }
 }
 
 fn same_content(a: &Binding, b: &Binding) -> bool {
     Binding { generation: 0, ..a.clone() } == Binding { generation: 0, ..b.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        announce::LiveGrant,
+        compile::tests::world::{World, addr},
+        model::Protocol,
+    };
+
+    const SLOT: u32 = 4;
+
+    fn live(announced: &Announced, age: u64) -> AckUpdate {
+        let service = "198.18.0.7".parse().unwrap();
+        AckUpdate::Live {
+            gateway: "eu-1".to_owned(),
+            uid: "u-shop".to_owned(),
+            generation: announced.generation - age,
+            grants: BTreeSet::from([LiveGrant { service, protocol: Protocol::Tcp, port: 5432 }]),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_counts_for_the_binding_that_it_answers_and_no_longer() {
+        let mut world = World::new();
+        let compiled = world.compile();
+        let slot = |_: &str| Some(SLOT);
+        let (mut announced, _updates) = Announced::new("/nonexistent/netns".into());
+        announced
+            .connect(&world.node, &BTreeMap::from([("eu-1".to_owned(), "198.19.255.1".parse().unwrap())]));
+        announced.announce(&compiled, slot);
+        assert!(!announced.update(live(&announced, 1), slot), "an older binding was answered");
+        assert_eq!(announced.acknowledged(), &BTreeMap::new());
+
+        assert!(announced.update(live(&announced, 0), slot));
+        assert!(!announced.update(live(&announced, 0), slot), "nothing new");
+        let offer =
+            DestinationKey { service: addr("198.18.0.7"), port: Port::new(5432), protocol: 6, pad: 0 };
+        let acknowledged = BTreeMap::from([(SLOT, Arc::new(BTreeSet::from([offer])))]);
+        assert_eq!(announced.acknowledged(), &BTreeMap::from([("u-shop".to_owned(), acknowledged)]));
+
+        announced.announce(&Compiled::default(), slot);
+        let nothing = BTreeMap::from([("u-shop".to_owned(), BTreeMap::new())]);
+        assert_eq!(announced.acknowledged(), &nothing, "the binding was taken back");
+        assert_eq!(announced.told("u-shop"), Some(BTreeSet::from(["eu-1".to_owned()])));
+        let released = AckUpdate::Released { gateway: "eu-1".to_owned(), uid: "u-shop".to_owned() };
+        announced.update(released, slot);
+        assert_eq!(announced.told("u-shop"), Some(BTreeSet::new()));
+    }
 }

@@ -168,7 +168,8 @@ impl Agent {
         if done.retry.is_some() {
             tracing::warn!(error = self.applied.failures.join("; "), "the kernel does not hold everything");
         }
-        self.announced.announce(&self.applied.compiled);
+        let tunnels = &self.tunnels;
+        self.announced.announce(&self.applied.compiled, |gateway| tunnels.slot(gateway));
         self.end_sessions(&done.revoked);
         self.publish_names();
         if settled {
@@ -201,7 +202,7 @@ impl Agent {
     fn forget(&mut self) {
         let pods = self.pods.all();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.ledger.retain(now, |uid| pods.contains_key(uid));
+        self.ledger.retain(now, |uid| pods.contains_key(uid), |uid| self.announced.told(uid));
         self.announced.retain(|uid| pods.contains_key(uid));
         let connections = self.applied.compiled.connections.keys().copied().collect();
         self.ledger.retain_connections(&connections);

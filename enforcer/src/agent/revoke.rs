@@ -83,3 +83,44 @@ pub fn destroy(doomed: &Doomed) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::world::{World, grant_key};
+
+    #[test]
+    fn only_sockets_that_nobody_else_may_have_are_ended() {
+        let mut world = World::new();
+        let key = grant_key(1, "198.18.0.7", 5432);
+        let uids = BTreeMap::from([(1, "u-shop")]);
+        let service = BTreeSet::from([(6, "198.18.0.7:5432".parse().unwrap())]);
+        let compiled = world.compile();
+        let netns = Sockets::Netns("/run/netns/p".into());
+        assert_eq!(
+            doomed(&[key], &compiled, &uids, |_| Some(netns.clone())),
+            Doomed::from([(netns, service.clone())])
+        );
+        assert_eq!(doomed(&[key], &compiled, &uids, |_| None), Doomed::new());
+        assert_eq!(
+            doomed(&[key], &compiled, &uids, |_| Some(Sockets::Host)),
+            Doomed::from([(Sockets::Host, service)])
+        );
+
+        let location = Location::Host { cgroups: vec![9] };
+        world.pod("u-host", "shop", "host", &[("app", "web")], &[("env", "prod")], location);
+        let shared = world.compile();
+        assert_eq!(doomed(&[key], &shared, &uids, |_| Some(Sockets::Host)), Doomed::new());
+    }
+
+    #[test]
+    fn a_grant_expires_once() {
+        let mut world = World::new();
+        world.resolved.connections[0].valid_until_unix_ns = Some(5_000);
+        let compiled = world.compile();
+        let key = grant_key(1, "198.18.0.7", 5432);
+        assert_eq!(expired(&compiled, 0, 4_999), []);
+        assert_eq!(expired(&compiled, 4_999, 5_000), [key]);
+        assert_eq!(expired(&compiled, 5_000, 9_000), []);
+    }
+}

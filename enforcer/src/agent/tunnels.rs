@@ -205,6 +205,10 @@ impl Tunnels {
         }
     }
 
+    pub fn slot(&self, gateway: &str) -> Option<u32> {
+        self.all.get(gateway).map(|tunnel| tunnel.slot)
+    }
+
     /// What compile needs.
     pub fn ends(&self) -> BTreeMap<String, TunnelEnd> {
         self.all.iter().map(|(name, state)| (name.clone(), state.end())).collect()

@@ -220,5 +220,20 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
         ]);
         status.insert(key.clone(), ObjectStatus { conditions, fields });
     }
+    status.extend(instances(agent));
     status
+}
+
+/// Of every instance whether a gateway that leads to it answers this node.
+fn instances(agent: &mut Agent) -> Vec<(ObjectKey, ObjectStatus)> {
+    let resolved = agent.resolved.clone();
+    let mut all = Vec::new();
+    for (key, destination) in &resolved.destinations {
+        let answering = destination.gateways.iter().any(|gateway| agent.announced.is_connected(gateway));
+        let message =
+            format!("no gateway answers node {}: {}", agent.args.node, destination.gateways.join(", "));
+        let reachable = agent.conditions.set(&key.to_string(), "Reachable", answering, "NoAnswer", message);
+        all.push((key.clone(), ObjectStatus { conditions: vec![reachable], fields: BTreeMap::new() }));
+    }
+    all
 }

@@ -27,8 +27,8 @@ pub struct Ledger {
     /// Key: uid of the pod.
     workloads: BTreeMap<String, Entry>,
     next_workload: u32,
-    /// Host index of addresses at rest → seconds of the Unix epoch when they were given back.
-    resting: BTreeMap<u32, u64>,
+    /// Addresses that nobody has and nobody may have yet. Key: their index.
+    resting: BTreeMap<u32, Resting>,
     /// Key: text key of the connection.
     connections: BTreeMap<String, u32>,
     next_connection: u32,
@@ -49,6 +49,19 @@ pub struct Entry {
     /// Workload addresses; absent until the pod has its first grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
+}
+
+/// Addresses after their pod.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Resting {
+    /// The pod that had them.
+    uid: String,
+    /// Seconds of the Unix epoch.
+    since: u64,
+    /// Gateways that may still have flows of it; absent: nobody knows which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateways: Option<BTreeSet<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -114,17 +127,37 @@ impl Ledger {
         self.workloads.iter().map(|(uid, entry)| (entry.id, uid.as_str())).collect()
     }
 
-    /// Forgets pods that are gone. Their ids are never used again, their addresses after [`REST_SECONDS`].
-    pub fn retain(&mut self, now_unix_s: u64, keep: impl Fn(&str) -> bool) {
+    /// Forgets pods that are gone. Their ids are never used again; their addresses are when every gateway that was
+    /// `told` of them has released them, or after [`REST_SECONDS`].
+    pub fn retain(
+        &mut self,
+        now_unix_s: u64,
+        keep: impl Fn(&str) -> bool,
+        told: impl Fn(&str) -> Option<BTreeSet<String>>,
+    ) {
         let resting = &mut self.resting;
         self.workloads.retain(|uid, entry| {
             let keep = keep(uid);
             if let (false, Some(addresses)) = (keep, entry.addresses) {
-                resting.insert(addresses.index, now_unix_s);
+                let rest = Resting { uid: uid.clone(), since: now_unix_s, gateways: told(uid) };
+                resting.insert(addresses.index, rest);
             }
             keep
         });
-        resting.retain(|_, since| now_unix_s.saturating_sub(*since) < REST_SECONDS);
+        resting.retain(|_, rest| {
+            let released = rest.gateways.as_ref().is_some_and(BTreeSet::is_empty);
+            !released && now_unix_s.saturating_sub(rest.since) < REST_SECONDS
+        });
+    }
+
+    /// A gateway has no flow of this pod any more.
+    pub fn released(&mut self, uid: &str, gateway: &str) {
+        for rest in self.resting.values_mut().filter(|rest| rest.uid == uid) {
+            if let Some(gateways) = &mut rest.gateways {
+                gateways.remove(gateway);
+            }
+        }
+        self.resting.retain(|_, rest| rest.gateways.as_ref().is_none_or(|gateways| !gateways.is_empty()));
     }
 
     /// The number that stands for a connection in grants and events.
@@ -234,13 +267,24 @@ mod tests {
     fn an_address_rests_before_it_is_used_again() {
         let mut ledger = Ledger::default();
         let a = ledger.addressed("a", &node());
-        ledger.retain(1000, |_| false);
+        ledger.retain(1000, |_| false, |_| None);
         let b = ledger.addressed("b", &node());
         assert_ne!(a.id, b.id);
         assert_eq!(b.addresses.map(|addresses| addresses.index), Some(3));
-        ledger.retain(1000 + REST_SECONDS, |_| true);
+        ledger.retain(1000 + REST_SECONDS, |_| true, |_| None);
         let c = ledger.addressed("c", &node());
         assert_eq!(c.addresses, a.addresses);
+    }
+
+    #[test]
+    fn an_address_is_free_when_every_gateway_that_knew_it_has_let_go() {
+        let mut ledger = Ledger::default();
+        let a = ledger.addressed("a", &node());
+        ledger.retain(1000, |_| false, |_| Some(BTreeSet::from(["eu-1".to_owned(), "eu-2".to_owned()])));
+        ledger.released("a", "eu-1");
+        assert_ne!(ledger.addressed("b", &node()).addresses, a.addresses);
+        ledger.released("a", "eu-2");
+        assert_eq!(ledger.addressed("c", &node()).addresses, a.addresses);
     }
 
     #[test]

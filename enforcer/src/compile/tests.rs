@@ -1,6 +1,6 @@
 //! Properties of `compile`, on whole values.
 
-mod world;
+pub(crate) mod world;
 
 use enforcer_common::{
     Port,

@@ -15,19 +15,19 @@ use crate::{
 };
 
 /// Input of `compile` that a test changes.
-pub(super) struct World {
-    pub(super) resolved: Resolved,
-    pub(super) node: Node,
-    pub(super) pods: BTreeMap<String, Arc<Pod>>,
-    pub(super) tunnels: BTreeMap<String, TunnelEnd>,
-    pub(super) acknowledged: BTreeMap<String, Acknowledged>,
-    pub(super) boot_unix_ns: i128,
-    pub(super) ledger: Ledger,
+pub(crate) struct World {
+    pub(crate) resolved: Resolved,
+    pub(crate) node: Node,
+    pub(crate) pods: BTreeMap<String, Arc<Pod>>,
+    pub(crate) tunnels: BTreeMap<String, TunnelEnd>,
+    pub(crate) acknowledged: BTreeMap<String, Acknowledged>,
+    pub(crate) boot_unix_ns: i128,
+    pub(crate) ledger: Ledger,
 }
 
 impl World {
     /// One gateway, one Postgres, one connection for `app=web` in `env=prod`, and one pod that it selects.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self {
             resolved: resolved(),
             node: Node {
@@ -66,7 +66,7 @@ impl World {
         world
     }
 
-    pub(super) fn pod(
+    pub(crate) fn pod(
         &mut self,
         uid: &str,
         namespace: &str,
@@ -86,7 +86,7 @@ impl World {
         self.pods.insert(uid.to_owned(), Arc::new(pod));
     }
 
-    pub(super) fn acknowledge(&mut self, uid: &str, offers: &[(&str, u16)]) {
+    pub(crate) fn acknowledge(&mut self, uid: &str, offers: &[(&str, u16)]) {
         let offers = offers.iter().map(|(service, port)| DestinationKey {
             service: addr(service),
             port: Port::new(*port),
@@ -96,11 +96,11 @@ impl World {
         self.acknowledged.insert(uid.to_owned(), BTreeMap::from([(4, Arc::new(offers.collect()))]));
     }
 
-    pub(super) fn compile(&mut self) -> Compiled {
+    pub(crate) fn compile(&mut self) -> Compiled {
         self.compile_after(&Compiled::default())
     }
 
-    pub(super) fn compile_after(&mut self, previous: &Compiled) -> Compiled {
+    pub(crate) fn compile_after(&mut self, previous: &Compiled) -> Compiled {
         let input = Input {
             resolved: &Arc::new(self.resolved.clone()),
             cluster: "c1",
@@ -150,7 +150,7 @@ fn resolved() -> Resolved {
     }
 }
 
-pub(super) fn connection(name: &str) -> Connection {
+pub(crate) fn connection(name: &str) -> Connection {
     let selector = |key: &str, value: &str| LabelSelector {
         match_labels: labels(&[(key, value)]),
         match_expressions: Vec::new(),
@@ -167,39 +167,39 @@ pub(super) fn connection(name: &str) -> Connection {
     }
 }
 
-pub(super) fn instance() -> ObjectKey {
+pub(crate) fn instance() -> ObjectKey {
     ObjectKey::new(Kind::Postgres, "shop", "pg")
 }
 
-pub(super) fn netns(cookie: u64, ifindex: u32, address: &str) -> Location {
+pub(crate) fn netns(cookie: u64, ifindex: u32, address: &str) -> Location {
     Location::Netns { cookie, ifindex, addresses: vec![address.parse().unwrap()], not_guardable: None }
 }
 
-pub(super) fn tunnel() -> Tunnel {
+pub(crate) fn tunnel() -> Tunnel {
     Tunnel { gateway4: addr("198.19.255.1"), gateway6: addr("fd00::1"), ifindex: 9, mtu: 1420 }
 }
 
-pub(super) fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-pub(super) fn addr(text: &str) -> Addr {
+pub(crate) fn addr(text: &str) -> Addr {
     Addr::from(text.parse::<IpAddr>().unwrap())
 }
 
-pub(super) fn grant_key(workload: u32, service: &str, port: u16) -> GrantKey {
+pub(crate) fn grant_key(workload: u32, service: &str, port: u16) -> GrantKey {
     GrantKey { service: addr(service), workload, port: Port::new(port), protocol: 6, pad: 0 }
 }
 
-pub(super) fn id(world: &World, uid: &str) -> u32 {
+pub(crate) fn id(world: &World, uid: &str) -> u32 {
     world.ledger.get(uid).unwrap().id
 }
 
-pub(super) fn granted(compiled: &Compiled) -> Vec<(u32, String, u16)> {
+pub(crate) fn granted(compiled: &Compiled) -> Vec<(u32, String, u16)> {
     let grants = compiled.tables().grants;
     grants.keys().map(|key| (key.workload, key.service.to_string(), key.port.get())).collect()
 }
 
-pub(super) fn gateways(compiled: &Compiled) -> Vec<u64> {
+pub(crate) fn gateways(compiled: &Compiled) -> Vec<u64> {
     compiled.tables().grants.values().map(|grant| grant.gateways).collect()
 }
