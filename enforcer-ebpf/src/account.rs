@@ -1,6 +1,6 @@
 //! Counters, and events for user space.
 
-use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_coarse_ns};
 use enforcer_common::{
     event::{EVENTS_PER_WINDOW, Event, EventKind, WINDOW_NS},
     grant::GrantStats,
@@ -58,10 +58,9 @@ fn first_stats(grant: u32) -> Option<*mut GrantStats> {
 /// Tells user space about a packet.
 #[inline(never)]
 pub fn tell(case: &Case, kind: EventKind, reason: u8) {
-    let time_ns = if case.now_ns == 0 { now() } else { case.now_ns };
-    send(time_ns, |event| {
+    send(|event| {
         *event = Event {
-            time_ns,
+            time_ns: if case.now_ns == 0 { now() } else { case.now_ns },
             netns: 0,
             cgroup: case.cgroup,
             source: case.packet.source,
@@ -90,8 +89,8 @@ pub fn refuse(case: &Case, reason: DropReason) {
 
 /// Sends an event, filled in where it lies in the ring, if this CPU may still send one.
 #[inline(always)]
-pub fn send(now_ns: u64, fill: impl FnOnce(&mut Event)) {
-    if !budget(now_ns) {
+pub fn send(fill: impl FnOnce(&mut Event)) {
+    if !budget() {
         count(counter::EVENTS_LIMITED);
         return;
     }
@@ -105,7 +104,10 @@ pub fn send(now_ns: u64, fill: impl FnOnce(&mut Event)) {
 }
 
 #[inline(always)]
-fn budget(now_ns: u64) -> bool {
+fn budget() -> bool {
+    // Good to a tick, and next to free: in a flood most denials end here.
+    // SAFETY: has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
     // SAFETY: the slot is this CPU's own; a connect hook that is preempted here miscounts by one event.
     let budget = unsafe { &mut *budget };

@@ -102,10 +102,9 @@ impl Refusal {
 
     #[inline(always)]
     fn tell(&self, ctx: &SockAddrContext) {
-        let time_ns = now();
-        account::send(time_ns, |event| {
+        account::send(|event| {
             *event = Event {
-                time_ns,
+                time_ns: now(),
                 netns: self.netns,
                 cgroup: identify::current_cgroup(),
                 source: Addr::NONE,

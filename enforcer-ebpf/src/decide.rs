@@ -78,8 +78,13 @@ pub fn answering(slot: u32, now_ns: u64) -> bool {
 }
 
 /// Those of some tunnels (bits are slots) that are answering.
-#[inline(never)]
+#[inline(always)]
 pub fn answering_of(gateways: u64, now_ns: u64) -> u64 {
+    if gateways == 0 { 0 } else { search(gateways, now_ns) }
+}
+
+#[inline(never)]
+fn search(gateways: u64, now_ns: u64) -> u64 {
     let mut search = Search { left: gateways, slot: 0, now_ns, found: unknown_zero(now_ns) };
     repeat(MAX_TUNNELS, &mut search);
     search.found

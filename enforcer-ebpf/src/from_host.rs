@@ -23,10 +23,11 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     }
     let workload = identify::by_socket(case.skb, &mut case.cgroup)?;
     case.workload = workload.id;
-    // SAFETY: the entry is replaced as a whole; one that is removed meanwhile denies at the grant.
-    let place = unsafe { PLACES.get(workload.address_like(&case.packet.source)) };
+    let inside = workload.address_like(&case.packet.source);
+    // SAFETY: the entry is replaced as a whole; one that is removed meanwhile denies.
+    let place = unsafe { PLACES.get(inside) };
     // A workload without a grant has no address yet; the ladder says why it is refused.
-    if place.is_some_and(|place| place.address != case.packet.source) {
+    if !inside.is_none() && place.is_none_or(|place| place.address != case.packet.source) {
         return Err(DropReason::Spoofed);
     }
     outbound::run(case, workload, 0)?;

@@ -18,10 +18,16 @@ pub fn parse<B: Bytes>(bytes: &B, l3: u32, packet: &mut Packet) -> Result<(), Dr
         return Err(DropReason::NotParsed);
     }
     let protocol = byte(header[1], 2);
+    let source = Addr::from_words([header[2], header[3], header[4], header[5]]);
+    let destination = Addr::from_words([header[6], header[7], header[8], header[9]]);
+    // Mapped addresses are for sockets; on a wire (RFC 4942, 2.2) one would pass for the IPv4 address inside it.
+    if source.is_v4() || destination.is_v4() {
+        return Err(DropReason::NotParsed);
+    }
     *packet = Packet {
         version: Version::V6,
-        source: Addr::from_words([header[2], header[3], header[4], header[5]]),
-        destination: Addr::from_words([header[6], header[7], header[8], header[9]]),
+        source,
+        destination,
         l3,
         l4: l3 + HEADER,
         protocol,

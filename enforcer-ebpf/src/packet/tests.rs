@@ -157,6 +157,15 @@ fn a_packet_cut_off_at_any_byte_is_refused_and_never_read_beyond() {
 }
 
 #[test]
+fn a_mapped_address_passes_for_nothing_on_a_wire() {
+    for at in [8, 24] {
+        let mut bytes = ipv6(TCP, &tcp());
+        bytes[at..at + 16].copy_from_slice(&octets("::ffff:198.18.0.7"));
+        assert_eq!(bare(&bytes), Err(DropReason::NotParsed));
+    }
+}
+
+#[test]
 fn frames_tell_ip_from_the_rest() {
     let packet = ipv4(&[], 0, UDP, &udp());
     let frame = |kinds: &[u8]| [&[0; 12][..], kinds, &packet].concat();

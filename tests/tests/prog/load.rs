@@ -48,9 +48,14 @@ fn what_a_packet_costs() {
         let mut elsewhere = family.out(ACK);
         elsewhere.destination = family.elsewhere;
         let stranger = Packet::tcp(family.client(), (family.service, node::OFFERED).into(), ACK);
-        for (what, packet) in
-            [("unguarded", elsewhere), ("denied", stranger), ("allowed", family.out(ACK).payload(1000))]
-        {
+        let mut spoofed = family.out(ACK);
+        spoofed.source = family.elsewhere;
+        for (what, packet) in [
+            ("unguarded", elsewhere),
+            ("denied", stranger),
+            ("spoofed", spoofed),
+            ("allowed", family.out(ACK).payload(1000)),
+        ] {
             let frame = packet.frame();
             kernel.run("from_pod", &frame);
             let nanoseconds = kernel.time("from_pod", &frame, REPEAT);
