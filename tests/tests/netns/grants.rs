@@ -125,3 +125,22 @@ fn a_pod_is_served_from_its_first_instant() {
     let outcome = probe(&lab, "fresh", &["tcp-connect", &service.to_string()]);
     assert!(outcome.success, "no error, at most a retransmission: {}", outcome.said());
 }
+
+#[test]
+fn a_file_that_says_nothing_valid_revokes_nothing() {
+    let lab = lab();
+    lab.save(
+        "connection-orders.yaml",
+        "apiVersion: enforcer.dev/v1alpha1\nkind: ServiceConnection\nmetadata: [",
+    )
+    .expect("the file is saved");
+    let status = wait::until("the agent complains", || {
+        let status = lab.status(Role::Agent).ok()?;
+        status["problems"].as_array().is_some_and(|problems| !problems.is_empty()).then_some(status)
+    })
+    .expect("the agent complains");
+    let problem = status["problems"][0].as_str().unwrap_or_default().to_owned();
+    assert!(problem.starts_with("connection-orders.yaml: "), "the file is named: {problem}");
+    let answer = lab.place("cart").query(Service::Postgres, Family::V4).expect("the client starts");
+    assert_eq!(answer, Answer::Works, "the last good state stays");
+}

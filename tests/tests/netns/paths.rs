@@ -1,6 +1,7 @@
 //! Who reaches what: the granted, everyone else, and what is on the wire meanwhile.
 
 use enforcer_tests::lab::{
+    Role,
     manifests::Service,
     query::{Answer, Family},
     wait,
@@ -8,17 +9,25 @@ use enforcer_tests::lab::{
 
 use super::shared::{address, lab, probe};
 
-#[test]
-fn granted_pods_reach_every_service_over_both_families() {
+/// Every service over both families from one pod.
+fn reaches_everything(pod: &str) {
     let lab = lab();
-    for pod in ["cart", "hostnet"] {
-        for service in Service::ALL {
-            for family in Family::ALL {
-                let answer = lab.place(pod).query(service, family).expect("the client starts");
-                assert_eq!(answer, Answer::Works, "{pod} to {service:?} over {family:?}");
-            }
+    for service in Service::ALL {
+        for family in Family::ALL {
+            let answer = lab.place(pod).query(service, family).expect("the client starts");
+            assert_eq!(answer, Answer::Works, "{pod} to {service:?} over {family:?}");
         }
     }
+}
+
+#[test]
+fn a_granted_pod_reaches_every_service_over_both_families() {
+    reaches_everything("cart");
+}
+
+#[test]
+fn replies_reach_a_host_network_pod_in_both_families() {
+    reaches_everything("hostnet");
 }
 
 #[test]
@@ -98,4 +107,52 @@ fn denied_traffic_of_others_is_the_only_traffic_that_is_touched() {
         let outcome = lab.place(pod).run("ping", &["-c1", "-W2", enforcer_tests::lab::network::DNS4]);
         assert!(outcome.expect("ping starts").success, "{pod} pings the node");
     }
+}
+
+#[test]
+fn a_service_that_somebody_translates_to_a_guarded_address_leads_nowhere() {
+    let lab = lab();
+    let guarded = address(&lab, "cart", Service::Postgres, Family::V4).expect("the service has an address");
+    let rule = format!("PREROUTING -d 10.96.0.10 -p tcp -j DNAT --to-destination {guarded}");
+    let node = lab.elsewhere("node");
+    let iptables = |how: &str| {
+        let line = format!("-t nat {how} {rule}");
+        let outcome =
+            node.run("iptables-legacy", &line.split(' ').collect::<Vec<_>>()).expect("iptables starts");
+        assert!(outcome.success, "{}", outcome.said());
+    };
+    let capture = lab.capture("translated").expect("tcpdump starts");
+    iptables("-A");
+    // Also the granted pod: whose packet it was cannot be told any more.
+    for pod in ["plain", "cart"] {
+        let answer = lab.place(pod).query_at(Service::Postgres, "10.96.0.10").expect("the client starts");
+        assert_eq!(answer, Answer::Silence, "{pod}");
+    }
+    iptables("-D");
+    assert_eq!(capture.finish().expect("the capture ends").foreign, Vec::<String>::new());
+    let status = lab.status(Role::Agent).expect("the agent answers");
+    assert!(status["counters"]["drops"]["NoSocket"].as_u64() > Some(0), "{}", status["counters"]);
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_is_told_at_connect() {
+    let mut lab = lab();
+    lab.kill(Role::GatewayTunnel).expect("the tunnel is killed");
+    let cart = lab.place("cart");
+    let service =
+        address(&lab, "cart", Service::Postgres, Family::V4).expect("the service has an address").to_string();
+    wait::for_true("connects are refused as unreachable", || {
+        // One packet a second goes out to see whether somebody answers: this client's.
+        let log = lab.id.log("prober");
+        let prober = cart.start(env!("CARGO_BIN_EXE_enforcer-lab"), &["tcp-connect", &service], &log);
+        let answer = cart.query(Service::Postgres, Family::V4);
+        drop(prober.expect("the probe starts"));
+        answer.is_ok_and(|answer| answer.to_string().contains("No route to host"))
+    })
+    .expect("the loss of the tunnel is noticed");
+    lab.start(Role::GatewayTunnel).expect("the tunnel starts");
+    wait::for_true("connects work again", || {
+        cart.query(Service::Postgres, Family::V4).is_ok_and(|answer| answer == Answer::Works)
+    })
+    .expect("the return of the tunnel is noticed");
 }
