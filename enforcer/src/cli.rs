@@ -88,3 +88,25 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines of the README's shell blocks that call this binary.
+    fn commands() -> Vec<&'static str> {
+        let readme = include_str!("../../README.md");
+        let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        blocks.flat_map(str::lines).filter(|line| line.starts_with("enforcer ")).collect()
+    }
+
+    #[test]
+    fn the_command_line_takes_every_command_of_the_readme() {
+        for command in commands() {
+            if let Err(error) = Cli::try_parse_from(command.split(' ')) {
+                panic!("{command}: {error}");
+            }
+        }
+        assert!(commands().len() >= 10, "the README has its commands where this test looks");
+    }
+}
