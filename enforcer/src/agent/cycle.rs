@@ -14,7 +14,7 @@ use super::{
     Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, events, pair, revoke, traffic, tunnels,
 };
 use crate::{
-    compile::{Compiled, Input, Location, compile},
+    compile::{Compiled, Input, Location, Pair, compile},
     datapath::{kernel::Device, program::Program},
     model::{Kind, ObjectKey, Spec},
     netlink::{Netlink, NetlinkError, Route, RouteKind},
@@ -42,16 +42,18 @@ impl Agent {
     /// Runs one cycle and says when to run the next if nothing happens.
     pub(super) async fn cycle(&mut self) -> Option<Duration> {
         self.node.as_ref()?;
-        if let Err(error) = self.prepare().await {
-            let text = format!("{error:#}");
-            tracing::warn!(error = text, "the node cannot be set up");
-            self.setup_problem = Some(text);
-            return Some(SETUP_AGAIN);
+        let prepared = self.prepare().await;
+        self.setup_problem = prepared.err().map(|error| format!("{error:#}"));
+        if let Some(error) = &self.setup_problem {
+            tracing::warn!(error, "the node cannot be set up");
+            // What was set up once is kept right: a grant that goes does not wait for a device that comes.
+            if self.pair == Pair::default() {
+                return Some(SETUP_AGAIN);
+            }
         }
-        self.setup_problem = None;
         let retry = self.program();
-        let unguarded = self.devices.problems().next().is_some();
-        [retry, unguarded.then_some(SETUP_AGAIN)].into_iter().flatten().min()
+        let again = self.setup_problem.is_some() || self.devices.problems().next().is_some();
+        [retry, again.then_some(SETUP_AGAIN)].into_iter().flatten().min()
     }
 
     /// Tunnel netns, pair, routes, and everything that guards; then the tunnels.
@@ -81,6 +83,8 @@ impl Agent {
             mtu: mtus.values().copied().min().unwrap_or(1420),
             ranges: [self.resolved.service_ranges.clone(), self.resolved.workload_ranges.clone()],
         };
+        // Somebody took the pair or the tunnel netns away: everything that hung on it is made anew.
+        self.guarded &= self.devices.links.contains_key(&self.pair.enforcer0) && self.netns.exists();
         let first = !self.guarded;
         if first || self.setup.as_ref() != Some(&setup) {
             self.pair = pair::ensure(&self.netns, node, &self.resolved, setup.mtu).await?;
