@@ -63,11 +63,11 @@ pub fn verdict(
 fn offered(key: &GrantKey) -> (bool, bool) {
     let mut entry =
         DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
-    if DESTINATIONS.get_ptr(&entry).is_some() {
+    if DESTINATIONS.get_ptr(entry).is_some() {
         return (true, true);
     }
     (entry.port, entry.protocol) = (Port::NONE, 0);
-    (DESTINATIONS.get_ptr(&entry).is_some(), false)
+    (DESTINATIONS.get_ptr(entry).is_some(), false)
 }
 
 /// Whether the tunnel in a slot has been heard lately. One that never was counts as heard when the machine started.

@@ -150,7 +150,7 @@ mod programs {
         back: Back,
         pipeline: impl FnOnce(&mut Case) -> Result<Action, DropReason>,
     ) -> i32 {
-        let Some(mut case) = Case::new(Skb::new(ctx), hook) else { return TC_ACT_SHOT as i32 };
+        let Some(mut case) = Case::new(Skb::new(ctx), hook) else { return TC_ACT_SHOT };
         let result = pipeline(&mut case);
         finish(ctx, &mut case, result, back)
     }
@@ -193,7 +193,7 @@ mod programs {
                     | DropReason::PortsExhausted
                     | DropReason::BackendNotAllowed
                     | DropReason::UnknownNode
-                    | DropReason::Internal => TC_ACT_SHOT as i32,
+                    | DropReason::Internal => TC_ACT_SHOT,
                 }
             }
         }
@@ -217,7 +217,7 @@ mod programs {
     #[inline(always)]
     fn error(case: &mut Case, back: Back, error: reject::Error) -> i32 {
         if back == Back::Nobody || reject::error(case.skb, case.packet, error, case.answer).is_err() {
-            return TC_ACT_SHOT as i32;
+            return TC_ACT_SHOT;
         }
         answer(case, back)
     }
@@ -225,13 +225,13 @@ mod programs {
     #[inline(always)]
     fn revoked(case: &mut Case, back: Back) -> i32 {
         if back == Back::Nobody {
-            return TC_ACT_SHOT as i32;
+            return TC_ACT_SHOT;
         }
         if !case.packet.is_tcp() {
             return error(case, back, reject::Error::Prohibited);
         }
         if reject::reset(case.skb, case.packet, case.answer).is_err() {
-            return TC_ACT_SHOT as i32;
+            return TC_ACT_SHOT;
         }
         account::tell(case, EventKind::Reset, DropReason::Revoked as u8);
         answer(case, back)
@@ -248,7 +248,7 @@ mod programs {
             Back::Pod => unsafe { bpf_redirect_peer(case.skb.ifindex(), 0) as i32 },
             // SAFETY: as above.
             Back::Stack => unsafe { bpf_redirect(case.skb.ifindex(), BPF_F_INGRESS.into()) as i32 },
-            Back::Nobody => TC_ACT_SHOT as i32,
+            Back::Nobody => TC_ACT_SHOT,
         }
     }
 
