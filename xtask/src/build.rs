@@ -13,7 +13,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let mut cargo = process::cargo();
-    cargo.args(["build", "--package=enforcer", "--package=enforcer-tests", "--bins"]);
+    // The whole workspace, here as in `test`: another selection has other features, and builds dependencies again.
+    cargo.args(["build", "--workspace", "--bins"]);
     if args.release {
         cargo.arg("--release");
     }

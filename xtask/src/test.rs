@@ -66,11 +66,10 @@ pub fn run(args: &Args) -> Result<()> {
     let mut all_succeeded = true;
     for tier in tiers {
         let mut cargo = process::cargo();
-        cargo.arg("test");
+        cargo.args(["test", "--workspace"]);
         if tier == Tier::Unit {
-            cargo.args(["--workspace", "--lib", "--bins"]);
+            cargo.args(["--lib", "--bins"]);
         } else {
-            cargo.arg("--package=enforcer-tests");
             cargo.args(
                 binaries.iter().filter(|(_, of)| *of == tier).map(|(name, _)| format!("--test={name}")),
             );
