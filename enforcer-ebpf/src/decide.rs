@@ -1,5 +1,10 @@
 //! From maps to the facts that the ladder in `enforcer_common::verdict` wants, and which tunnel to take.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a map takes keys and values by reference too; by value they are copied to a stack that has no room"
+)]
+
 use enforcer_common::{
     Port,
     config::{PROBE_NS, SILENCE_NS},
@@ -63,11 +68,11 @@ pub fn verdict(
 fn offered(key: &GrantKey) -> (bool, bool) {
     let mut entry =
         DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
-    if DESTINATIONS.get_ptr(entry).is_some() {
+    if DESTINATIONS.get_ptr(&entry).is_some() {
         return (true, true);
     }
     (entry.port, entry.protocol) = (Port::NONE, 0);
-    (DESTINATIONS.get_ptr(entry).is_some(), false)
+    (DESTINATIONS.get_ptr(&entry).is_some(), false)
 }
 
 /// Whether the tunnel in a slot has been heard lately. One that never was counts as heard when the machine started.

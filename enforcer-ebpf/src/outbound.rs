@@ -1,5 +1,10 @@
 //! From an identified workload to the tunnel: track → decide → account. What `from_pod` and `from_host` share.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a map takes keys and values by reference too; by value they are copied to a stack that has no room"
+)]
+
 use aya_ebpf::bindings::BPF_ANY;
 use enforcer_common::{
     event::EventKind,
@@ -102,7 +107,7 @@ pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), Dro
     }
     let now_ns = case.time();
     *case.key = key_out(case.packet);
-    let old = FLOWS.get_ptr_mut(*case.key).filter(|flow| {
+    let old = FLOWS.get_ptr_mut(&*case.key).filter(|flow| {
         // SAFETY: as in `live`.
         let flow = unsafe { &**flow };
         flow.workload == workload.id && !expired(flow.state, flow.seen_ns, now_ns)
@@ -245,7 +250,7 @@ fn open(
     };
     let bytes = case.skb.len() - case.packet.l3;
     touch(case.flow, case.packet, Direction::Out, bytes, route.now_ns);
-    if FLOWS.insert(*case.key, *case.flow, BPF_ANY.into()).is_err() {
+    if FLOWS.insert(&*case.key, &*case.flow, BPF_ANY.into()).is_err() {
         flow::disown(workload.id);
         return Err(DropReason::FlowTableFull);
     }
