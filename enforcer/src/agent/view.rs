@@ -1,6 +1,6 @@
 //! What the agent says about itself and about the objects of its node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -182,11 +182,14 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
     let mut counts: BTreeMap<u32, (u64, u64)> =
         agent.applied.compiled.connections.keys().map(|number| (*number, (0, 0))).collect();
     for pod in agent.applied.compiled.pods.values() {
-        let live = !pod.grants.is_empty() && pod.grants.values().any(|grant| grant.gateways != 0);
+        let any_live = pod.grants.values().any(|grant| grant.gateways != 0);
+        // What overlaps is charged to another connection, so that one may have no grant of its own to wait for.
+        let waiting: BTreeSet<u32> =
+            pod.grants.values().filter(|grant| grant.gateways == 0).map(|grant| grant.connection).collect();
         for number in &*pod.connections {
             let count = counts.entry(*number).or_default();
             count.0 += 1;
-            count.1 += u64::from(live);
+            count.1 += u64::from(any_live && !waiting.contains(number));
         }
     }
     let exact = agent.applied.is_exact();

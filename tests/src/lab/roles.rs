@@ -212,14 +212,12 @@ impl Lab {
                 return Ok(Some(format!("{}: {open}", role.name())));
             }
         }
-        let status = self.status(Role::Agent)?;
-        let pods = status["pods"].as_array().cloned().unwrap_or_default();
-        for pod in self.network.pods.iter().filter(|pod| pod.is_granted()) {
-            let title = format!("{}/{}", pod.namespace, pod.name);
-            let live = pods.iter().find(|pod| pod["pod"] == *title).and_then(|pod| pod["live"].as_u64());
-            // Each service has an address of each family.
-            if live.unwrap_or_default() < 2 * Service::ALL.len() as u64 {
-                return Ok(Some(format!("agent: {title} has {live:?} live grants")));
+        let granted = self.network.pods.iter().filter(|pod| pod.is_granted()).count() as u64;
+        for service in Service::ALL {
+            let name = format!("cart-{}", service.name());
+            let status = self.get("serviceconnection", &name)?["status"].clone();
+            if status["activePods"].as_u64() != Some(granted) {
+                return Ok(Some(format!("agent: {name} should serve {granted} pods: {status}")));
             }
         }
         Ok(None)

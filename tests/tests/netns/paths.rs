@@ -149,7 +149,8 @@ fn a_gateway_that_does_not_answer_is_told_at_connect() {
         last = cart.run("sh", &["-c", &clients]).expect("the clients start").said();
         last.contains("No route to host")
     });
-    assert!(told.is_ok(), "the loss of the tunnel is noticed: {last}");
+    let status = lab.status(Role::Agent).expect("the agent answers");
+    assert!(told.is_ok(), "the loss of the tunnel is noticed: {last} {status}");
     lab.start(Role::GatewayTunnel).expect("the tunnel starts");
     wait::for_true("connects work again", || {
         cart.query(Service::Postgres, Family::V4).is_ok_and(|answer| answer == Answer::Works)
