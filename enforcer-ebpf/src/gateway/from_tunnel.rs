@@ -117,7 +117,7 @@ fn forward(
         if let Some(reason) = refusal.or_else(|| open::withdrawn(known, key.protocol)) {
             track::revoke(case, known, reason, now_ns)?;
         } else if case.packet.is_syn() && starts_anew(known) {
-            track::end(key);
+            // Its end is the new one's beginning.
             flow = None;
         } else if revoking(known) && !case.packet.has(l4::RST) {
             return Err(DropReason::Revoked);

@@ -13,7 +13,10 @@ use super::{
     port,
     track::{self, Flows},
 };
-use crate::{flow, packet::TCP};
+use crate::{
+    flow::{self, Table as _},
+    packet::TCP,
+};
 
 /// Makes the flow of a first packet: its key is the one in the scratch.
 ///
@@ -23,8 +26,6 @@ use crate::{flow, packet::TCP};
 #[inline(never)]
 pub fn open(scratch: &mut Scratch, owner: GwSource, connection: u32, now_ns: u64) -> Result<(), DropReason> {
     describe(scratch, owner.node, connection, now_ns)?;
-    // An entry that is over may still be there.
-    track::end(&scratch.key);
     reserve(&scratch.key, owner.node, owner.flow_quota, now_ns)?;
     let made = insert(scratch, now_ns);
     if made.is_err() {
@@ -33,8 +34,15 @@ pub fn open(scratch: &mut Scratch, owner: GwSource, connection: u32, now_ns: u64
     made
 }
 
+/// Room for the flow. One with the same key that is over leaves its own, slot in the ring and count: with a slot for
+/// each of its lives, a client that connects from one port again and again would fill the ring for everybody.
 #[inline(never)]
 fn reserve(key: &FlowKey, owner: u32, quota: u32, now_ns: u64) -> Result<(), DropReason> {
+    if Flows::life(key).is_some_and(|life| life.owner == owner) {
+        Flows::remove(key);
+        return Ok(());
+    }
+    track::end(key);
     flow::reserve::<Flows>(key, owner, quota, now_ns)
 }
 

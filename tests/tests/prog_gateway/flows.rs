@@ -198,6 +198,24 @@ fn a_full_table_denies_new_flows_and_keeps_old_ones() {
 }
 
 #[test]
+fn a_connection_that_begins_anew_takes_no_room_from_others() {
+    for masquerade in [true, false] {
+        let mut world = World::with_sizes(&SMALL);
+        world.serve(&V4, TCP, 60, &[backend(&V4, TCP, masquerade)]);
+        for _ in 0..8 {
+            world.forwarded(&V4.segment(SYN));
+            world.forwarded(&V4.segment(RST));
+        }
+        for port in 0..3 {
+            world.forwarded(&another(&V4, 3000 + port).0);
+        }
+        let count = world.programs.hash::<u32, u32>(name::FLOW_COUNTS).get(&NODE, 0).expect("a count");
+        assert_eq!(count, 4);
+        assert_eq!(world.programs.hash::<NatKey, FlowKey>(name::GW_NAT).keys().count(), 4);
+    }
+}
+
+#[test]
 fn what_is_over_is_reclaimed_with_its_translation() {
     let mut world = World::with_sizes(&SMALL);
     for port in 0..4 {
