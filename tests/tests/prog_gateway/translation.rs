@@ -3,7 +3,7 @@
 use enforcer_common::flow::SECOND;
 use enforcer_tests::prog::{
     Action,
-    wire::{ACK, Body, PSH, SYN, TCP, UDP, Wire},
+    wire::{self, ACK, Body, PSH, SYN, TCP, UDP, Wire},
 };
 
 use crate::world::{CLIENT_PORT, Family, TCP_PORT, TCP_TARGET, UDP_PORT, UDP_TARGET, V4, V6, World, backend};
@@ -163,11 +163,7 @@ fn traffic_of_nobody_here_passes_untouched() {
         let strangers = [
             family.reply(port + 1, ACK),
             family.udp_reply(port, 4),
-            enforcer_tests::prog::wire::tcp(
-                &Family::at(family.router, TCP_TARGET),
-                &Family::at(family.source, port),
-                ACK,
-            ),
+            wire::tcp(&Family::at(family.router, TCP_TARGET), &Family::at(family.source, port), ACK),
             Wire { fragment: Some((5, 80, false)), ..family.reply(port, ACK) },
         ];
         for packet in strangers {
@@ -182,4 +178,21 @@ fn traffic_of_nobody_here_passes_untouched() {
     }
     let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 6], &[0; 46]].concat();
     assert_eq!(World::new().programs.run("gw_from_backend", &arp).action, Action::Next);
+}
+
+#[test]
+fn what_cannot_be_parsed_belongs_to_no_flow_and_passes_untouched() {
+    for family in [&V4, &V6] {
+        let whole = wire::tcp(&Family::at(family.router, 1000), &Family::at(family.source, 22), ACK).frame();
+        let l4 = if family.client.contains(':') { 54 } else { 34 };
+        // The TCP header is cut off, or says that it is shorter than it can be.
+        let cut = whole[..l4 + 12].to_vec();
+        let mut short = whole;
+        short[l4 + 12] = 0x10;
+        for frame in [cut, short] {
+            let world = World::new();
+            let ran = world.programs.run("gw_from_backend", &frame);
+            assert_eq!((ran.action, ran.bytes, world.programs.refusals()), (Action::Next, frame, Vec::new()));
+        }
+    }
 }
