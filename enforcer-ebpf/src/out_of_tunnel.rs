@@ -63,6 +63,8 @@ fn reply(case: &mut Case, place: &Place) -> Result<(), DropReason> {
         _ if case.packet.has(l4::RST) => {}
         _ => {
             flow.state = FlowState::Revoking as u8;
+            // Or a flow that was idle would be over at once, and its client's next packet die without an answer.
+            flow.seen_ns = now_ns;
             return Err(DropReason::Revoked);
         }
     }

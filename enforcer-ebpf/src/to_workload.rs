@@ -3,11 +3,13 @@
 //! Replies come from `out_of_tunnel` as bare IP packets, resets made in user space as frames. The MAC addresses of
 //! the pair begin with a zero, so that the first half-byte tells the two apart.
 
-use enforcer_common::verdict::DropReason;
+use enforcer_common::{Addr, verdict::DropReason};
 
 use crate::{
     case::{Action, Case, now},
-    flow, outbound,
+    flow,
+    maps::NODE_CONFIG,
+    outbound,
     packet::{Bytes as _, Layer, Packet, icmp, l4},
     skb::Skb,
 };
@@ -24,6 +26,11 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     l4::parse(&case.skb, case.packet)?;
     flow::fragment(case.packet, case.skb.ifindex())?;
     let ifindex = if icmp::is_error(case.packet) {
+        // What `from_host` answers comes by here, often about a packet that opened no flow. Nothing out of a tunnel
+        // is a frame.
+        if layer == Layer::Frame && own(&case.packet.destination) {
+            return Ok(Action::Next);
+        }
         about(case.skb, case.packet, case.inner)?
     } else {
         let flow = outbound::live(&outbound::key_in(case.packet), case.packet, now())?;
@@ -31,6 +38,12 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
         flow.ifindex
     };
     Ok(if ifindex == 0 { Action::Next } else { Action::Peer(ifindex) })
+}
+
+/// Whether an address is that of the host's own sockets.
+#[inline(always)]
+fn own(address: &Addr) -> bool {
+    NODE_CONFIG.get(0).is_some_and(|config| *address == config.node4 || *address == config.node6)
 }
 
 /// Where the subject of an ICMP error came from.

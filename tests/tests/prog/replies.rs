@@ -3,7 +3,7 @@
 use enforcer_common::{
     Addr, Port,
     config::{ANNOUNCE_PORT, Tunnel},
-    flow::{Flow, FlowState},
+    flow::{Flow, FlowState, SECOND},
     grant::{Grant, GrantStats},
     maps::name,
     verdict::DropReason,
@@ -12,7 +12,7 @@ use enforcer_common::{
 use enforcer_tests::{
     packet::{ACK, Packet, RST, SYN, TCP},
     prog::{
-        kernel::{DROP, LOOPBACK, NEXT, Outcome, REDIRECT},
+        kernel::{DROP, LOOPBACK, NEXT, Outcome, REDIRECT, boot_ns},
         node::{self, GRANT, SLOT, WORKLOAD, families, flow, ip, v4},
     },
 };
@@ -177,4 +177,39 @@ fn ports_are_part_of_a_flow() {
     assert_eq!(kernel.get::<_, Flow>(name::FLOWS, &key), None);
     let other = Packet::tcp(family.server(), (family.inside, 40_001).into(), ACK);
     assert_eq!(kernel.run("out_of_tunnel", &other.bare()).action, DROP);
+}
+
+#[test]
+fn a_client_is_told_of_the_end_that_a_reply_found() {
+    for family in families() {
+        let mut kernel = node::node();
+        assert_eq!(kernel.run("from_pod", &family.out(SYN).frame()).action, REDIRECT);
+        let open = flow(&mut kernel, &family, TCP).expect("a flow");
+        // Idle for longer than a revoked flow is kept.
+        let seen_ns = boot_ns().saturating_sub(60 * SECOND);
+        let idle = Flow { state: FlowState::Established as u8, seen_ns, ..open };
+        kernel.set(name::FLOWS, family.key(TCP), idle);
+        kernel.remove::<_, Grant>(name::GRANTS, &family.grant_key(TCP));
+        assert_eq!(kernel.run("out_of_tunnel", &family.back(ACK).bare()).action, DROP);
+        assert_eq!(kernel.run("from_pod", &family.out(ACK).frame()).action, REDIRECT, "the reset");
+        assert_eq!(kernel.dropped(DropReason::Revoked), 2);
+    }
+}
+
+#[test]
+fn the_nodes_own_answers_reach_host_sockets_without_a_flow() {
+    for family in families() {
+        let mut kernel = node::node();
+        let about = |client| {
+            let mut bytes = Packet::udp((client, 40_000).into(), family.server(), 10).bare();
+            bytes.truncate(usize::from(family.headers) - 12);
+            let (kind, code) = if family.pod.is_ipv4() { (3, 1) } else { (1, 3) };
+            Packet::icmp(family.service, client, kind, code, 0, bytes)
+        };
+        let answer = about(family.node);
+        let frame = answer.frame();
+        assert_eq!(kernel.run("to_workload", &frame), Outcome { action: NEXT, bytes: frame.clone() });
+        assert_eq!(kernel.run("to_workload", &answer.bare()).action, DROP, "out of the tunnel");
+        assert_eq!(kernel.run("to_workload", &about(family.pod).frame()).action, DROP, "for a pod");
+    }
 }
