@@ -132,7 +132,9 @@ fn continued(
     now_ns: u64,
 ) -> Result<(), DropReason> {
     let (grant_key, grant) = decide::grant(workload.id, case.key);
-    let answering = decide::answering(flow.tunnel, now_ns);
+    // The gateway was taken away: another knows nothing of the connection, so that only a new one can go on.
+    let gone = TUNNELS.get(flow.tunnel).is_none_or(|tunnel| tunnel.ifindex == 0);
+    let answering = gone || decide::answering(flow.tunnel, now_ns);
     let way = Way { acknowledged: true, answering };
     match decide::verdict(Some(workload), &grant_key, grant, way, now_ns) {
         Verdict::Allow => {}
@@ -149,11 +151,12 @@ fn continued(
     }
     let Some(grant) = grant else { return Err(DropReason::Internal) };
     case.connection = grant.connection;
-    let over = flow.state == FlowState::Closing as u8 || flow.state == FlowState::Revoking as u8;
+    let ended = gone || flow.state == FlowState::Revoking as u8;
+    let over = ended || flow.state == FlowState::Closing as u8;
     if over && (case.packet.is_syn() || case.packet.protocol == UDP) {
         return begun(case, workload, ifindex, now_ns);
     }
-    if flow.state == FlowState::Revoking as u8 {
+    if ended {
         return revoke(case, flow, now_ns);
     }
     fit(case, flow.tunnel)?;
@@ -287,7 +290,10 @@ pub fn touch(flow: &mut Flow, packet: &Packet, direction: Direction, bytes: u32,
 /// Makes the packet fit the tunnel, or refuses it: a redirect checks no MTU.
 #[inline(always)]
 fn fit(case: &mut Case, tunnel: u32) -> Result<(), DropReason> {
-    let Some(tunnel) = TUNNELS.get(tunnel) else { return Err(DropReason::Internal) };
+    // A tunnel that is being taken away carries nothing; its MTU of zero must not be told to anybody.
+    let Some(tunnel) = TUNNELS.get(tunnel).filter(|tunnel| tunnel.ifindex != 0) else {
+        return Err(DropReason::TunnelDown);
+    };
     case.mtu = tunnel.mtu;
     if too_big(case.skb, case.packet, tunnel.mtu) {
         return Err(DropReason::TooBig);

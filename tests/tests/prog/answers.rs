@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use enforcer_common::{
+    Addr,
+    config::{Tunnel, TunnelSeen},
     event::EventKind,
     flow::{Flow, FlowState},
     grant::Grant,
@@ -13,7 +15,7 @@ use enforcer_tests::{
     packet::{ACK, Packet, RST, SYN, TCP, Transport, UDP},
     prog::{
         kernel::{DROP, Outcome, REDIRECT},
-        node::{self, Family, MTU, families, flow, grant, silence, v4},
+        node::{self, Family, MTU, SLOT, families, flow, grant, silence, v4},
     },
 };
 
@@ -173,3 +175,46 @@ fn resets_are_never_answered() {
     assert_eq!(kernel.run("from_pod", &packet), Outcome { action: DROP, bytes: packet });
     assert_eq!(kernel.get::<_, Flow>(name::FLOWS, &family.key(TCP)), None);
 }
+
+#[test]
+fn a_connection_whose_gateway_was_taken_away_is_reset() {
+    for family in families() {
+        let mut kernel = node::node();
+        assert_eq!(kernel.run("from_pod", &family.out(SYN).frame()).action, REDIRECT);
+        let seen: TunnelSeen = kernel.at(name::TUNNEL_SEEN, SLOT);
+        kernel.put(name::TUNNELS, SLOT, NO_TUNNEL);
+        for seen in [seen, TunnelSeen { seen_ns: 0, probe_ns: 0 }] {
+            kernel.put(name::TUNNEL_SEEN, SLOT, seen);
+            let expected = Outcome { action: REDIRECT, bytes: reset(&family) };
+            assert_eq!(kernel.run("from_pod", &family.out(ACK).frame()), expected);
+        }
+        assert_eq!(kernel.dropped(DropReason::Revoked), 2);
+    }
+}
+
+#[test]
+fn a_connection_goes_on_through_another_gateway_only_from_its_beginning() {
+    for family in families() {
+        let mut kernel = node::node();
+        let datagram = Packet::udp(family.client(), family.server(), 10);
+        for packet in [family.out(SYN), datagram.clone()] {
+            assert_eq!(kernel.run("from_pod", &packet.frame()).action, REDIRECT);
+        }
+        let tunnel: Tunnel = kernel.at(name::TUNNELS, SLOT);
+        let seen: TunnelSeen = kernel.at(name::TUNNEL_SEEN, SLOT);
+        kernel.put(name::TUNNELS, SLOT, NO_TUNNEL);
+        kernel.put(name::TUNNELS, SLOT + 1, tunnel);
+        kernel.put(name::TUNNEL_SEEN, SLOT + 1, seen);
+        for protocol in [TCP, UDP] {
+            let other = Grant { gateways: 1 << (SLOT + 1), ..grant() };
+            kernel.set(name::GRANTS, family.grant_key(protocol), other);
+        }
+        for (packet, protocol) in [(family.out(SYN), TCP), (datagram, UDP)] {
+            assert_eq!(kernel.run("from_pod", &packet.frame()).bytes, packet.frame());
+            assert_eq!(flow(&mut kernel, &family, protocol).expect("a flow").tunnel, SLOT + 1);
+        }
+    }
+}
+
+/// A slot without a tunnel.
+const NO_TUNNEL: Tunnel = Tunnel { gateway4: Addr::NONE, gateway6: Addr::NONE, ifindex: 0, mtu: 0 };
