@@ -93,7 +93,8 @@ pub static FLOW_RING: Array<FlowKey> = Array::with_max_entries(size::FLOWS, 0);
 #[map]
 pub static FLOW_CURSOR: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Flows of each owner: a workload on a node, a node at a gateway. Kernel only. Full: new owners get no flow.
+/// Flows of each owner: a workload on a node, a node at a gateway. Written by the kernel; the agent removes the counts of
+/// workloads that are gone. Full: new owners get no flow.
 #[map]
 pub static FLOW_COUNTS: HashMap<u32, u32> = HashMap::with_max_entries(size::FLOW_COUNTS, 0);
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use enforcer_common::grant::GrantStats;
 use ipnet::IpNet;
 use serde_json::json;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     compile::{Compiled, Input, Location, Pair, compile},
-    datapath::{kernel::Device, program::Program},
+    datapath::{DatapathError, kernel::Device, program::Program},
     model::{Kind, ObjectKey, Spec},
     netlink::{Netlink, NetlinkError, Route, RouteKind},
     resolve::Node,
@@ -258,6 +259,10 @@ impl Agent {
         self.expired_until = now;
         if let Ok(stats) = self.datapath.grant_stats() {
             self.traffic = traffic::by_connection(&self.applied.compiled, &stats);
+            if let Err(error) = self.forget_counts(&stats) {
+                let text = format!("{:#}", anyhow::Error::from(error));
+                tracing::warn!(error = text, "counts of what is gone stay in the kernel");
+            }
         }
         if self.ticks % PRESSURE_TICKS == 2
             && let Ok(pressure) = self.datapath.pressure()
@@ -265,6 +270,19 @@ impl Agent {
             let line = |map: &crate::datapath::kernel::MapPressure| json!({ "map": map.map, "entries": map.entries, "capacity": map.capacity });
             self.pressure = pressure.iter().map(line).collect();
         }
+    }
+
+    /// Drops what the kernel has counted for grants and pods that are gone.
+    fn forget_counts(&mut self, stats: &BTreeMap<u32, GrantStats>) -> Result<(), DatapathError> {
+        // What is not known yet is not gone.
+        if !self.applied.is_exact() {
+            return Ok(());
+        }
+        let compiled = &self.applied.compiled;
+        for grant in traffic::leftovers(compiled, stats) {
+            self.datapath.forget_grant_stats(grant)?;
+        }
+        self.datapath.forget_workloads(|id| compiled.pods.contains_key(&id))
     }
 
     pub(super) fn update_pods(&mut self) {

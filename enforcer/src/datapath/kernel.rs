@@ -143,6 +143,13 @@ impl KernelNode {
         self.maps.flows.get(key)
     }
 
+    /// Drops the flow counts of workloads that are gone: their ids never come back, and once the map is full no new
+    /// workload gets a flow. What is left of their flows ends without being counted.
+    pub fn forget_workloads(&mut self, keep: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
+        let counts = self.maps.flow_counts.dump()?;
+        counts.keys().filter(|id| !keep(**id)).try_for_each(|id| self.maps.flow_counts.remove(id))
+    }
+
     /// How full the maps are. Counts their keys one by one: for status, not for every second.
     pub fn pressure(&self) -> Result<Vec<MapPressure>, DatapathError> {
         self.maps.pressure()

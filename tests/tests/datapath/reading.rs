@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{HashMap, Map, MapData};
 use enforcer::datapath::{
     Datapath, Op,
     kernel::{Device, KernelNode},
@@ -15,6 +16,7 @@ use enforcer_common::{
     config::NodeConfig,
     event::{EventKind, Hook},
     guard::GuardKind,
+    maps::name,
     verdict::DropReason,
 };
 
@@ -63,4 +65,18 @@ fn a_refused_packet_is_an_event_and_a_count() {
     assert!(node.grant_stats().unwrap().is_empty());
     assert!(node.flows().unwrap().is_empty());
     assert!(node.take_events().unwrap().is_none());
+}
+
+#[test]
+fn counts_of_workloads_that_are_gone_make_room_for_others() {
+    let pins = Pins::new();
+    let mut node = KernelNode::open(&pins.path, &small()).unwrap();
+    let pinned = MapData::from_pin(pins.path.join("maps").join(name::FLOW_COUNTS)).unwrap();
+    let mut counts: HashMap<_, u32, u32> = Map::HashMap(pinned).try_into().unwrap();
+    for (workload, flows) in [(1, 5), (2, 0), (3, 7)] {
+        counts.insert(workload, flows, 0).unwrap();
+    }
+    node.forget_workloads(|workload| workload == 3).unwrap();
+    let left: Vec<(u32, u32)> = counts.iter().map(Result::unwrap).collect();
+    assert_eq!(left, [(3, 7)]);
 }

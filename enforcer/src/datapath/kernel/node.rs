@@ -30,6 +30,8 @@ pub(super) struct NodeMaps {
     netns: Hash<u64, Workload>,
     cgroups: Hash<u64, Workload>,
     pub flows: Hash<FlowKey, Flow>,
+    /// Key: workload id.
+    pub flow_counts: Hash<u32, u32>,
 }
 
 impl NodeMaps {
@@ -47,6 +49,7 @@ impl NodeMaps {
             netns: Hash::take(ebpf, name::NETNS)?,
             cgroups: Hash::take(ebpf, name::CGROUPS)?,
             flows: Hash::take(ebpf, name::FLOWS)?,
+            flow_counts: Hash::take(ebpf, name::FLOW_COUNTS)?,
         })
     }
 
@@ -106,6 +109,7 @@ impl NodeMaps {
             self.netns.pressure(),
             self.cgroups.pressure(),
             self.flows.pressure(),
+            self.flow_counts.pressure(),
         ]
         .into_iter()
         .collect()
