@@ -29,7 +29,8 @@ pub struct Life {
 /// A flow table.
 pub trait Table {
     fn life(key: &FlowKey) -> Option<Life>;
-    fn remove(key: &FlowKey);
+    /// Whether it was there, and so is this CPU's to uncount: two may see the same flow over.
+    fn remove(key: &FlowKey) -> bool;
 }
 
 /// Slots that an insert looks at.
@@ -102,8 +103,9 @@ fn reclaim<T: Table>(key: &FlowKey, now_ns: u64) -> bool {
     if !expired(life.state, life.seen_ns, now_ns) {
         return false;
     }
-    T::remove(&key);
-    disown(life.owner);
+    if T::remove(&key) {
+        disown(life.owner);
+    }
     true
 }
 
@@ -139,7 +141,7 @@ pub fn own(owner: u32) -> Result<(), DropReason> {
 #[inline(always)]
 pub fn disown(owner: u32) {
     if let Some(count) = FLOW_COUNTS.get_ptr_mut(owner) {
-        // Two CPUs may remove the same flow; zero is where counting ends.
+        // The agent may have forgotten the count in between; zero is where counting ends.
         // SAFETY: as in `own`.
         if unsafe { *count } > 0 {
             // SAFETY: as in `own`.

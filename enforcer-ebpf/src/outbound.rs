@@ -5,7 +5,7 @@
     reason = "a map takes keys and values by reference too; by value they are copied to a stack that has no room"
 )]
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use enforcer_common::{
     event::EventKind,
     flow::{Flow, FlowKey, FlowState, expired},
@@ -38,9 +38,8 @@ impl Table for NodeFlows {
     }
 
     #[inline(always)]
-    fn remove(key: &FlowKey) {
-        // Gone already: another CPU was faster.
-        let _ = FLOWS.remove(key);
+    fn remove(key: &FlowKey) -> bool {
+        FLOWS.remove(key).is_ok()
     }
 }
 
@@ -226,15 +225,19 @@ fn open(
     if workload_address.is_none() {
         return Err(DropReason::Pending);
     }
-    match NodeFlows::life(case.key) {
-        Some(life) if life.owner == workload.id => {}
+    let flags = match NodeFlows::life(case.key) {
+        Some(life) if life.owner == workload.id => BPF_ANY,
         // The slot in the ring stays: it names the same key.
         Some(life) => {
             flow::own(workload.id)?;
             flow::disown(life.owner);
+            BPF_ANY
         }
-        None => flow::reserve::<NodeFlows>(case.key, workload.id, config.flow_quota, route.now_ns)?,
-    }
+        None => {
+            flow::reserve::<NodeFlows>(case.key, workload.id, config.flow_quota, route.now_ns)?;
+            BPF_NOEXIST
+        }
+    };
     *case.flow = Flow {
         workload_address,
         seen_ns: route.now_ns,
@@ -253,9 +256,11 @@ fn open(
     };
     let bytes = case.skb.len() - case.packet.l3;
     touch(case.flow, case.packet, Direction::Out, bytes, route.now_ns);
-    if FLOWS.insert(&*case.key, &*case.flow, BPF_ANY.into()).is_err() {
+    if FLOWS.insert(&*case.key, &*case.flow, flags.into()).is_err() {
         flow::disown(workload.id);
-        return Err(DropReason::FlowTableFull);
+        // Another CPU began it with the packet beside this one: counted twice, it would be uncounted once.
+        let begun = FLOWS.get_ptr(&*case.key).is_some();
+        return if begun { Ok(()) } else { Err(DropReason::FlowTableFull) };
     }
     account::charge(grant.id, Direction::Out, bytes, true, route.now_ns);
     account::count(counter::ALLOWED);

@@ -1,6 +1,6 @@
 //! A new flow: backend, source port, room for it.
 
-use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::{bindings::BPF_NOEXIST, maps::lpm_trie::Key};
 use enforcer_common::{
     Addr, Port,
     flow::{FlowKey, FlowState},
@@ -28,18 +28,19 @@ pub fn open(scratch: &mut Scratch, owner: GwSource, connection: u32, now_ns: u64
     describe(scratch, owner.node, connection, now_ns)?;
     reserve(&scratch.key, owner.node, owner.flow_quota, now_ns)?;
     let made = insert(scratch, now_ns);
-    if made.is_err() {
-        flow::disown(owner.node);
+    if made.is_ok() {
+        return made;
     }
-    made
+    flow::disown(owner.node);
+    // Another CPU may have begun it with the packet beside this one.
+    if Flows::life(&scratch.key).is_some() { Ok(()) } else { made }
 }
 
 /// Room for the flow. One with the same key that is over leaves its own, slot in the ring and count: with a slot for
 /// each of its lives, a client that connects from one port again and again would fill the ring for everybody.
 #[inline(never)]
 fn reserve(key: &FlowKey, owner: u32, quota: u32, now_ns: u64) -> Result<(), DropReason> {
-    if Flows::life(key).is_some_and(|life| life.owner == owner) {
-        Flows::remove(key);
+    if Flows::life(key).is_some_and(|life| life.owner == owner) && Flows::remove(key) {
         return Ok(());
     }
     track::end(key);
@@ -86,7 +87,7 @@ fn insert(scratch: &mut Scratch, now_ns: u64) -> Result<(), DropReason> {
         port::masquerade(scratch.hash, now_ns)?;
         scratch.flow.source_port = scratch.translation.source_port;
     }
-    if GW_FLOWS.insert(&scratch.key, &scratch.flow, 0).is_err() {
+    if GW_FLOWS.insert(&scratch.key, &scratch.flow, BPF_NOEXIST.into()).is_err() {
         let _ = GW_NAT.remove(&scratch.translation);
         return Err(DropReason::FlowTableFull);
     }

@@ -31,14 +31,14 @@ impl Table for Flows {
     }
 
     #[inline(never)]
-    fn remove(key: &FlowKey) {
+    fn remove(key: &FlowKey) -> bool {
         if let Some(flow) = GW_FLOWS.get_ptr(key) {
             // SAFETY: as above.
             let translation = translation(unsafe { &*flow }, key.protocol);
             // The key exists, or another CPU has removed it.
             let _ = GW_NAT.remove(translation);
         }
-        let _ = GW_FLOWS.remove(key);
+        GW_FLOWS.remove(key).is_ok()
     }
 }
 
@@ -66,8 +66,9 @@ pub fn live(key: &FlowKey, now_ns: u64) -> Option<*mut GwFlow> {
 /// Ends a flow that is known to be over, or to be replaced.
 #[inline(never)]
 pub fn end(key: &FlowKey) {
-    if let Some(life) = Flows::life(key) {
-        Flows::remove(key);
+    if let Some(life) = Flows::life(key)
+        && Flows::remove(key)
+    {
         flow::disown(life.owner);
     }
 }
