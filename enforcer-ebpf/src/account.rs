@@ -2,6 +2,7 @@
 
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_coarse_ns};
 use enforcer_common::{
+    Port,
     event::{EVENTS_PER_WINDOW, Event, EventKind, WINDOW_NS},
     grant::GrantStats,
     maps::counter,
@@ -11,6 +12,7 @@ use enforcer_common::{
 use crate::{
     case::{Case, now},
     maps::{COUNTERS, EVENT_BUDGET, EVENTS, GRANT_STATS},
+    packet::{Bytes as _, Fragment, l4},
 };
 
 /// Adds one to a counter of `enforcer_common::maps::counter`, or to that of a drop reason.
@@ -59,6 +61,7 @@ fn first_stats(grant: u32) -> Option<*mut GrantStats> {
 #[inline(never)]
 pub fn tell(case: &Case, kind: EventKind, reason: u8) {
     send(|event| {
+        let (source_port, destination_port) = ports(case);
         *event = Event {
             time_ns: if case.now_ns == 0 { now() } else { case.now_ns },
             netns: 0,
@@ -69,8 +72,8 @@ pub fn tell(case: &Case, kind: EventKind, reason: u8) {
             pid: 0,
             workload: case.workload,
             connection: case.connection,
-            source_port: case.packet.source_port,
-            destination_port: case.packet.destination_port,
+            source_port,
+            destination_port,
             protocol: case.packet.protocol,
             kind: kind as u8,
             hook: case.hook as u8,
@@ -78,6 +81,17 @@ pub fn tell(case: &Case, kind: EventKind, reason: u8) {
             comm: [0; 16],
         };
     });
+}
+
+/// Ports of the packet, also of one that was refused before anybody asked for them.
+#[inline(always)]
+fn ports(case: &Case) -> (Port, Port) {
+    let packet = &case.packet;
+    let known = (packet.source_port, packet.destination_port);
+    if known != (Port::NONE, Port::NONE) || !packet.has_ports() || packet.fragment == Fragment::Later {
+        return known;
+    }
+    case.skb.read(packet.l4).map_or(known, l4::split)
 }
 
 /// Counts a refusal, and tells user space unless `silent`.

@@ -51,8 +51,13 @@ pub fn parse<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<(), DropReason>
 /// Source and destination port from the first word of a TCP or UDP header.
 #[inline(always)]
 pub fn ports(packet: &mut Packet, word: u32) {
-    packet.source_port = Port::new((u32::from_be(word) >> 16) as u16);
-    packet.destination_port = Port::new(u32::from_be(word) as u16);
+    (packet.source_port, packet.destination_port) = split(word);
+}
+
+/// The two ports in the first word of a TCP or UDP header.
+#[inline(always)]
+pub fn split(word: u32) -> (Port, Port) {
+    (Port::new((u32::from_be(word) >> 16) as u16), Port::new(u32::from_be(word) as u16))
 }
 
 /// Where the checksum that covers the addresses is, counted from the start of the packet's bytes.
