@@ -6,3 +6,4 @@ pub mod packet;
 pub mod probe;
 pub mod prog;
 pub mod stock;
+pub mod ways;

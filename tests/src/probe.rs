@@ -1,7 +1,7 @@
 //! Small clients and servers that say more about their sockets than ordinary programs do.
 
 use std::{
-    io::{Error, Result},
+    io::{Error, Result, Write as _},
     mem::{size_of, zeroed},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd,
@@ -17,6 +17,18 @@ pub fn udp_echo(port: u16) -> Result<()> {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let text = format!("{} from {from}", String::from_utf8_lossy(&buffer[..length]));
         socket.send_to(text.as_bytes(), from_any(from))?;
+    }
+}
+
+/// Prints the text of every datagram. Never returns but with an error.
+pub fn udp_hear(port: u16) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))?;
+    let mut out = std::io::stdout();
+    writeln!(out, "listening")?;
+    let mut buffer = [0; 2048];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        writeln!(out, "{} from {from}", String::from_utf8_lossy(&buffer[..length]))?;
     }
 }
 

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail};
 use enforcer_tests::{
     demo,
     lab::{Lab, clean},
-    probe, stock,
+    probe, stock, ways,
 };
 
 const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
-                     | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS]";
+                     | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
+                     | udp-hear PORT | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -47,9 +48,25 @@ fn run(args: &[&str]) -> Result<bool> {
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
         ["tcp-connect", to] => println!("{}", probe::tcp_connect(to.parse().context(USAGE)?)?),
+        ["udp-hear", port] => probe::udp_hear(port.parse().context(USAGE)?)?,
+        [how @ ("inject" | "inject-bypass"), device, hex] => {
+            ways::inject(device, &bytes(hex)?, *how == "inject-bypass")?;
+        }
+        ["ways", plan @ ..] => {
+            let said = ways::Plan::parse(plan).context(USAGE)?.run();
+            if !said.is_empty() {
+                bail!("not sent: {said}");
+            }
+        }
         ["stock-tunnel", device] => stock::exec(device, None)?,
         ["stock-tunnel", device, netns] => stock::exec(device, Some(Path::new(netns)))?,
         _ => bail!(USAGE),
     }
     Ok(true)
+}
+
+/// Bytes from pairs of hexadecimal digits.
+fn bytes(hex: &str) -> Result<Vec<u8>> {
+    let pairs = hex.as_bytes().chunks(2).map(|pair| Ok(u8::from_str_radix(str::from_utf8(pair)?, 16)?));
+    pairs.collect::<Result<_>>().context(USAGE)
 }

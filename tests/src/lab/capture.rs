@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::{
-    Lab, Running,
+    Lab, Place, Running,
     network::{GATEWAY4, GATEWAY6, NODE_PORT, NODE4, NODE6, TUNNEL_PORT},
     wait,
 };
@@ -38,14 +38,21 @@ impl Judged {
 }
 
 impl Lab {
+    /// On the underlay: everything that the node sends or gets.
     pub fn capture(&self, name: &str) -> Result<Capture> {
+        self.capture_at(name, &self.id.netns("lan"), NODE_PORT)
+    }
+
+    /// On a device of a namespace.
+    pub fn capture_at(&self, name: &str, netns: &str, device: &str) -> Result<Capture> {
         let file = self.id.dir.join(format!("{name}.pcap"));
         let log = self.id.log(&format!("{name}-tcpdump"));
         let path = file.to_string_lossy().into_owned();
         // As root, unbuffered, with room for bursts: a frame that is not captured would not be judged.
         let args =
-            ["-i", NODE_PORT, "-U", "-Z", "root", "-B", "32768", "-s", "0", "--immediate-mode", "-w", &path];
-        let process = self.elsewhere("lan").start_plain("tcpdump", &args, &log)?;
+            ["-i", device, "-U", "-Z", "root", "-B", "32768", "-s", "0", "--immediate-mode", "-w", &path];
+        let place = Place { netns: netns.to_owned(), cgroup: self.id.tools() };
+        let process = place.start_plain("tcpdump", &args, &log)?;
         wait::for_true("tcpdump listens", || {
             fs::read_to_string(&log).is_ok_and(|text| text.contains("listening on"))
         })?;
@@ -54,15 +61,15 @@ impl Lab {
 }
 
 impl Capture {
+    /// Whether any frame so far is like this.
+    pub fn has(&self, like: impl Fn(&[u8]) -> bool) -> bool {
+        let data = fs::read(&self.file).unwrap_or_default();
+        whole_frames(&data).is_ok_and(|(frames, _)| frames.into_iter().any(like))
+    }
+
     /// Ends it and judges each frame.
-    pub fn finish(mut self) -> Result<Judged> {
-        self.process.signal(Signal::SIGINT)?;
-        wait::until("tcpdump ends", || self.process.ended())?;
-        let log = fs::read_to_string(&self.log).context("cannot read what tcpdump said")?;
-        if !log.contains("0 packets dropped by kernel") {
-            bail!("the capture has holes: {log}");
-        }
-        let data = fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
+    pub fn finish(self) -> Result<Judged> {
+        let data = self.end()?;
         let mut judged = Judged::default();
         for frame in frames(&data)? {
             judged.bytes += frame.len() as u64;
@@ -74,10 +81,36 @@ impl Capture {
         judged.data = data;
         Ok(judged)
     }
+
+    /// Ends it and describes the frames outside of the tunnel that are like this.
+    pub fn finish_foreign(self, like: impl Fn(&[u8]) -> bool) -> Result<Vec<String>> {
+        let data = self.end()?;
+        let foreign = frames(&data)?.into_iter().filter(|frame| kind(frame) != Some("tunnel") && like(frame));
+        Ok(foreign.map(describe).collect())
+    }
+
+    /// What it has written when it is over.
+    fn end(mut self) -> Result<Vec<u8>> {
+        self.process.signal(Signal::SIGINT)?;
+        wait::until("tcpdump ends", || self.process.ended())?;
+        let log = fs::read_to_string(&self.log).context("cannot read what tcpdump said")?;
+        if !log.contains("0 packets dropped by kernel") {
+            bail!("the capture has holes: {log}");
+        }
+        fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))
+    }
 }
 
 /// Frames of a pcap file (little endian, microseconds: what tcpdump writes on the machines that we test on).
-fn frames(mut data: &[u8]) -> Result<Vec<&[u8]>> {
+fn frames(data: &[u8]) -> Result<Vec<&[u8]>> {
+    match whole_frames(data)? {
+        (frames, []) => Ok(frames),
+        _ => bail!("the pcap file ends within a frame"),
+    }
+}
+
+/// The frames that are complete, and the rest.
+fn whole_frames(mut data: &[u8]) -> Result<(Vec<&[u8]>, &[u8])> {
     let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize;
     if data.len() < 24 || number(&data[..4]) != 0xa1b2_c3d4 {
         bail!("no pcap file");
@@ -86,11 +119,11 @@ fn frames(mut data: &[u8]) -> Result<Vec<&[u8]>> {
     let mut frames = Vec::new();
     while data.len() >= 16 {
         let length = number(&data[8..12]);
-        let frame = data.get(16..16 + length).context("the pcap file ends within a frame")?;
+        let Some(frame) = data.get(16..16 + length) else { break };
         frames.push(frame);
         data = &data[16 + length..];
     }
-    Ok(frames)
+    Ok((frames, data))
 }
 
 /// What may be there: link control, and the tunnel's own flow.

@@ -133,7 +133,8 @@ pub fn sysctl(netns: &str, settings: &[&str]) -> Result<()> {
     run("ip", &args).map(drop)
 }
 
-fn add_netns(name: &str) -> Result<()> {
+/// Makes a namespace that says nothing on its own.
+pub fn add_netns(name: &str) -> Result<()> {
     run("ip", &["netns", "add", name])?;
     // No duplicate address detection, no generated addresses: what is on the wire is what the lab sends. Devices
     // without an IPv6 address join no group but all-nodes, which is never reported.

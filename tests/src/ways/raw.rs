@@ -1,0 +1,149 @@
+//! Ways out whose packets are written by hand: headers, packets in packets, source routes, frames of others.
+
+use std::{
+    fs,
+    io::{Error, Result},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
+};
+
+use socket2::{Domain, Type};
+
+use super::{Shot, text};
+use crate::packet::{Packet, SYN, Transport};
+
+const IPIP: i32 = 4;
+const IPV6_IN: i32 = 41;
+const ROUTING: u8 = 43;
+
+impl Shot<'_> {
+    /// A datagram of the sender's own with the text in it.
+    fn datagram(&self, source: IpAddr, destination: SocketAddr) -> Packet {
+        let mut packet = Packet::udp(SocketAddr::new(source, 4000), destination, 0);
+        if let Transport::Udp { payload, .. } = &mut packet.transport {
+            *payload = text(self.mark).into_bytes();
+        }
+        packet
+    }
+
+    fn send_bare(&self, packet: &Packet) -> Result<()> {
+        let socket = self.socket(Type::RAW, libc::IPPROTO_RAW)?;
+        socket.send_to(&packet.bare(), &SocketAddr::new(packet.destination, 0).into())?;
+        Ok(())
+    }
+
+    pub(super) fn with_header(&self) -> Result<()> {
+        let own = self.own_address(self.plan.control[self.family()])?;
+        self.send_bare(&self.datagram(own, self.marked()))
+    }
+
+    /// In a packet of a family to the control address.
+    pub(super) fn encapsulated(&self, outer: usize) -> Result<()> {
+        let own = self.own_address(self.plan.control[self.family()])?;
+        let inner = self.datagram(own, self.marked()).bare();
+        let protocol = if self.to.is_ipv4() { IPIP } else { IPV6_IN };
+        let domain = [Domain::IPV4, Domain::IPV6][outer];
+        let socket = self.socket_of(domain, Type::RAW, protocol)?;
+        socket.send_to(&inner, &SocketAddr::new(self.plan.control[outer], 0).into())?;
+        Ok(())
+    }
+
+    /// By way of `first`: a loose source route, or a segment routing header.
+    pub(super) fn source_routed(&self, first: [IpAddr; 2]) -> Result<()> {
+        let first = first[self.family()];
+        let own = self.own_address(self.plan.control[self.family()])?;
+        let mut packet = self.datagram(own, SocketAddr::new(first, self.mark));
+        match (self.to.ip(), first) {
+            (IpAddr::V4(last), _) => {
+                packet.options = vec![1, 131, 7, 4];
+                packet.options.extend(last.octets());
+            }
+            (IpAddr::V6(last), IpAddr::V6(first)) => {
+                // Length in eights, type, segments left, last entry, flags, tag, and the segments in reverse.
+                let mut body = vec![4, 4, 1, 1, 0, 0, 0];
+                body.extend(last.octets());
+                body.extend(first.octets());
+                packet.extensions = vec![(ROUTING, body)];
+            }
+            (IpAddr::V6(_), IpAddr::V4(_)) => return Err(Error::other("one packet has one family")),
+        }
+        self.send_bare(&packet)
+    }
+
+    /// A frame from here with somebody else's source, to the port that may be theirs.
+    pub(super) fn spoofed(&self, source: [IpAddr; 2]) -> Result<()> {
+        let device = self.plan.device.as_deref().unwrap_or("eth0");
+        let mut packet = Packet::tcp(SocketAddr::new(source[self.family()], 4000), self.to, SYN);
+        if let Transport::Tcp { payload, .. } = &mut packet.transport {
+            *payload = text(self.mark).into_bytes();
+        }
+        packet.mac = [neighbour(device)?, address(device)?];
+        inject(device, &packet.frame(), false)
+    }
+}
+
+/// Sends a frame out of a device; `bypass` leaves the queue and its hooks out.
+pub fn inject(device: &str, frame: &[u8], bypass: bool) -> Result<()> {
+    let socket = socket2::Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let name = std::ffi::CString::new(device)?;
+    // SAFETY: a string that ends in zero.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 {
+        return Err(Error::last_os_error());
+    }
+    let on: libc::c_int = bypass.into();
+    // SAFETY: the option takes one integer, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: all bytes zero is a valid sockaddr_ll, which holds nothing but numbers.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = index.cast_signed();
+    to.sll_protocol = u16::from_ne_bytes([frame[12], frame[13]]);
+    to.sll_halen = 6;
+    to.sll_addr[..6].copy_from_slice(&frame[..6]);
+    // SAFETY: frame and address outlive the call, which reads no more than their lengths.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Hardware address of a device of this namespace. `/sys` may show another one's.
+fn address(device: &str) -> Result<[u8; 6]> {
+    let found = nix::ifaddrs::getifaddrs()?.find_map(|entry| {
+        let link = entry.address.as_ref()?.as_link_addr()?.addr()?;
+        (entry.interface_name == device).then_some(link)
+    });
+    found.ok_or_else(|| Error::other(format!("{device} has no hardware address")))
+}
+
+/// Hardware address of the first neighbour that is known there.
+fn neighbour(device: &str) -> Result<[u8; 6]> {
+    let table = fs::read_to_string("/proc/net/arp")?;
+    let found = table.lines().skip(1).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let bytes: Option<Vec<u8>> =
+            words.get(3)?.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        let mac: [u8; 6] = bytes?.try_into().ok()?;
+        (words.get(5) == Some(&device) && mac != [0; 6]).then_some(mac)
+    });
+    found.ok_or_else(|| Error::other(format!("{device} has no neighbour")))
+}

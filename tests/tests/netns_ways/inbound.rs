@@ -1,0 +1,134 @@
+//! What comes in: packets that claim a guarded source, and frames that somebody puts right before the tunnel.
+
+use std::net::SocketAddr;
+
+use enforcer_tests::{
+    lab::{
+        Lab, Place, Role, Running,
+        network::{NODE4, NODE6},
+        wait,
+    },
+    packet::{Packet, Transport},
+    ways::text,
+};
+
+use crate::{
+    instrument::{Guarded, Watch},
+    places,
+    shared::{lab, probe},
+};
+
+const PORT: u16 = 4242;
+
+/// Hardware address of a device.
+fn mac(netns: &str, device: &str) -> [u8; 6] {
+    let place = ["-n", netns, "-brief", "link", "show", device];
+    let output = std::process::Command::new("ip").args(place).output().expect("ip starts");
+    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = line.split_whitespace().nth(2).expect("the device has an address").to_owned();
+    let bytes: Vec<u8> = word.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("a byte")).collect();
+    bytes.try_into().expect("six bytes")
+}
+
+/// Puts a frame out of a device of a namespace.
+fn inject(place: &Place, how: &str, device: &str, packet: &Packet) {
+    let hex = packet.frame().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    // A frame that a hook drops is an error of the sender, and none for us: what arrives is judged.
+    place.run(env!("CARGO_BIN_EXE_enforcer-lab"), &[how, device, &hex]).expect("the sender starts");
+}
+
+/// A datagram that is known by its number.
+fn datagram(source: SocketAddr, destination: SocketAddr, mark: u16) -> Packet {
+    let mut packet = Packet::udp(source, destination, 0);
+    if let Transport::Udp { payload, .. } = &mut packet.transport {
+        *payload = text(mark).into_bytes();
+    }
+    packet
+}
+
+/// A listener that notes what it hears.
+fn hear(lab: &Lab, place: &Place, log: &str) -> Running {
+    let port = PORT.to_string();
+    let args = ["udp-hear", &port];
+    let hearing = place.start_plain(env!("CARGO_BIN_EXE_enforcer-lab"), &args, &lab.id.log(log));
+    let hearing = hearing.expect("the listener starts");
+    wait::for_true("it listens", || lab.log(log).contains("listening")).expect("it listens");
+    hearing
+}
+
+/// How many packets have been dropped for a reason.
+fn drops(lab: &Lab, reason: &str) -> u64 {
+    let status = lab.status(Role::Agent).expect("the agent answers");
+    status["counters"]["drops"][reason].as_u64().unwrap_or_default()
+}
+
+#[test]
+fn clear_text_that_claims_a_guarded_source_reaches_nobody() {
+    let lab = lab();
+    let (guarded, before) = (Guarded::of(&lab), drops(&lab, "ClearSource"));
+    let gateway = lab.elsewhere("gw");
+    let macs = [mac(&lab.id.netns("node"), "eth0"), mac(&lab.id.netns("gw"), "eth0")];
+    let listeners = [
+        (lab.pod("cart").addresses(), lab.place("cart"), "heard-cart"),
+        ([NODE4.into(), NODE6.into()], lab.elsewhere("node"), "heard-node"),
+    ];
+    for (addresses, place, log) in listeners {
+        let hearing = hear(&lab, &place, log);
+        let mut controls = Vec::new();
+        for (family, address) in addresses.iter().enumerate() {
+            let to = SocketAddr::new(address.parse().expect("an address"), PORT);
+            let send = |source: SocketAddr, mark| {
+                let mut packet = datagram(source, to, mark);
+                packet.mac = macs;
+                inject(&gateway, "inject", "eth0", &packet);
+            };
+            for source in guarded.targets.iter().filter(|source| source.is_ipv4() == to.is_ipv4()) {
+                send(*source, 1);
+            }
+            // Somebody else of the underlay, after the others, on the same way.
+            let control = if family == 0 { "192.0.2.99" } else { "2001:db8:1::99" };
+            controls.push(text(2 + family as u16));
+            send(SocketAddr::new(control.parse().expect("an address"), 5432), 2 + family as u16);
+        }
+        wait::for_true("the others are heard", || controls.iter().all(|text| lab.log(log).contains(text)))
+            .unwrap_or_else(|err| panic!("{log}: {err:#}"));
+        assert!(!lab.log(log).contains(&text(1)), "{log}: {}", lab.log(log));
+        drop(hearing);
+    }
+    // Three sources for each of four listeners.
+    wait::for_true("the drops are counted", || drops(&lab, "ClearSource") >= before + 12)
+        .unwrap_or_else(|err| panic!("{err:#}: {}", drops(&lab, "ClearSource")));
+}
+
+/// With and without the hooks of the pair's end: no flow of that tuple lives, so no packet may pass the last guard.
+#[test]
+fn frames_that_are_put_before_the_tunnel_do_not_enter_it() {
+    let mut lab = lab();
+    places::add_once(&lab);
+    let watch = Watch::start(&lab, "injected");
+    let node = lab.elsewhere("node");
+    let before = drops(&lab, "NoFlow");
+    let cart = lab.pod("cart").addresses().map(|ip| ip.parse().expect("an address"));
+    let own = [NODE4, NODE6].map(|ip| ip.parse().expect("an address"));
+    let mut bypassed = 0;
+    for target in &watch.guarded.targets {
+        for sources in [cart, own] {
+            let source = SocketAddr::new(sources[usize::from(target.is_ipv6())], 4000);
+            let mut packet = Packet::tcp(source, *target, enforcer_tests::packet::SYN);
+            if let Transport::Tcp { payload, .. } = &mut packet.transport {
+                *payload = text(1).into_bytes();
+            }
+            packet.mac = [[2, 0xef, 0, 0, 0, 2], [2, 0xef, 0, 0, 0, 1]];
+            inject(&node, "inject", "enforcer0", &packet);
+            inject(&node, "inject-bypass", "enforcer0", &packet);
+            bypassed += 1;
+        }
+    }
+    // Each that went past the first hook met the last.
+    wait::for_true("the last guard has dropped them", || drops(&lab, "NoFlow") >= before + bypassed)
+        .unwrap_or_else(|err| panic!("{} after {before} of {bypassed}: {err:#}", drops(&lab, "NoFlow")));
+    // What is judged next is also whether anything works at all after this.
+    let service = watch.guarded.targets[0].to_string();
+    assert!(probe(&lab, "cart", &["tcp-connect", &service]).success, "the granted pod still connects");
+    watch.finish(&mut lab);
+}
