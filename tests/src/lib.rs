@@ -1,5 +1,6 @@
 //! Harness of the tests and of the demo: a lab of network namespaces with real servers and every role as a process.
 
+pub mod bench;
 pub mod demo;
 pub mod lab;
 pub mod packet;

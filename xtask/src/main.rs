@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer and CI run, one file a task.
 
+mod bench;
 mod build;
 mod clean_lab;
 mod demo;
@@ -33,6 +34,8 @@ enum Task {
     Demo(demo::Args),
     /// Run the tests; without a tier: setup and every tier that fits this machine
     Test(test::Args),
+    /// Measure what a verdict costs
+    Bench(bench::Args),
     /// Check the rules of the code base that no compiler checks
     Tidy,
     /// Remove what labs of killed processes left behind
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Load(args) => load::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Tidy => tidy::run(),
         Task::CleanLab => clean_lab::run(),
     };

@@ -4,12 +4,12 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
-    demo,
+    bench, demo,
     lab::{Lab, clean},
     probe, stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
 
@@ -39,6 +39,8 @@ fn run(args: &[&str]) -> Result<bool> {
                 keep: flags.contains(&"--keep"),
             });
         }
+        ["bench"] => bench::run(false)?,
+        ["bench", "--json"] => bench::run(true)?,
         ["hold"] => {
             let lab = Lab::new(&[])?;
             lab.elsewhere("node").start_plain("sleep", &["3600"], &lab.id.log("sleep"))?.leave();
