@@ -8,6 +8,7 @@ mod kinds;
 mod monitor;
 mod out;
 mod role;
+mod status;
 mod table;
 
 use std::process::ExitCode;

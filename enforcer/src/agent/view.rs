@@ -9,7 +9,7 @@ use super::{Agent, traffic};
 use crate::{
     compile::{Compiled, Location},
     control::View,
-    model::ObjectKey,
+    model::{Kind, ObjectKey},
     state::{Condition, ObjectStatus},
     tunnel::DeviceStatus,
 };
@@ -44,13 +44,16 @@ impl Conditions {
 pub fn view(agent: &mut Agent) -> View {
     agent.conditions.before = std::mem::take(&mut agent.conditions.now);
     let conditions = role_conditions(agent);
+    let pods = pods(agent);
+    let mut object_status = object_status(agent);
+    object_status.extend(pod_status(&pods));
     let role = json!({
         "role": "agent",
         "name": agent.args.node,
         "cluster": agent.args.cluster_name,
         "conditions": conditions,
         "tunnels": tunnels(agent),
-        "pods": pods(agent),
+        "pods": pods,
         "counters": counters(agent),
         "maps": agent.pressure,
         "problems": problems(agent),
@@ -59,7 +62,7 @@ pub fn view(agent: &mut Agent) -> View {
         snapshot: agent.snapshot.clone(),
         resolved: agent.resolved.clone(),
         state: agent.state.clone(),
-        object_status: object_status(agent),
+        object_status,
         role,
     }
 }
@@ -143,6 +146,20 @@ fn pods(agent: &Agent) -> Value {
         }))
     };
     agent.applied.compiled.pods.iter().filter_map(|(id, grants)| pod(id, grants)).collect()
+}
+
+/// The same for the objects themselves.
+fn pod_status(pods: &Value) -> impl Iterator<Item = (ObjectKey, ObjectStatus)> + use<'_> {
+    pods.as_array().into_iter().flatten().filter_map(|pod| {
+        let (namespace, name) = pod["pod"].as_str()?.split_once('/')?;
+        let mut fields = BTreeMap::from([("guarded".to_owned(), pod["state"].clone())]);
+        for (field, of) in [("workloadAddresses", "addresses"), ("message", "message")] {
+            if !pod[of].is_null() {
+                fields.insert(field.to_owned(), pod[of].clone());
+            }
+        }
+        Some((ObjectKey::new(Kind::Pod, namespace, name), ObjectStatus { conditions: Vec::new(), fields }))
+    })
 }
 
 fn counters(agent: &Agent) -> Value {

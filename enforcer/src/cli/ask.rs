@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{kinds, out, table};
+use super::{kinds, out, status, table};
 use crate::{
     control::{self, Request},
     model::Kind,
@@ -73,7 +73,8 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let status = args.socket.ask(&Request::Status)?;
     out::data(&match args.output {
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
-        Format::Table | Format::Wide | Format::Yaml => serde_norway::to_string(&status)?,
+        Format::Yaml => serde_norway::to_string(&status)?,
+        Format::Table | Format::Wide => status::page(&status)?,
     })?;
     Ok(ExitCode::SUCCESS)
 }
