@@ -1,6 +1,4 @@
-//! `bench`: setup, build, then the measurements of the lab (`tests/src/bench.rs`).
-//!
-//! The programs are the same in every profile of cargo, so that the development build measures them as well.
+//! `bench`: setup, a release build, then the measurements of the lab (`tests/src/bench.rs`).
 
 use anyhow::Result;
 
@@ -11,15 +9,27 @@ pub struct Args {
     /// One JSON object a line: metric, labels, value, unit, reference
     #[arg(long)]
     json: bool,
+    /// Only metrics whose name begins so; may be given more than once
+    #[arg(long, value_name = "METRIC")]
+    only: Vec<String>,
+    /// Small and with the development build: whether it works, in seconds
+    #[arg(long)]
+    quick: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     setup::run(setup::Args::default())?;
-    build::run(&build::Args::default())?;
-    let mut lab = process::command(build::binary("enforcer-lab", false));
+    let release = !args.quick;
+    build::run(&build::Args { release })?;
+    let mut lab = process::command(build::binary("enforcer-lab", release));
     lab.arg("bench");
-    if args.json {
-        lab.arg("--json");
+    for (flag, given) in [("--json", args.json), ("--quick", args.quick)] {
+        if given {
+            lab.arg(flag);
+        }
+    }
+    for metric in &args.only {
+        lab.args(["--only", metric]);
     }
     process::exec(&mut lab)
 }

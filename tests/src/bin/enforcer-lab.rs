@@ -9,7 +9,7 @@ use enforcer_tests::{
     probe, stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
 
@@ -39,8 +39,7 @@ fn run(args: &[&str]) -> Result<bool> {
                 keep: flags.contains(&"--keep"),
             });
         }
-        ["bench"] => bench::run(false)?,
-        ["bench", "--json"] => bench::run(true)?,
+        ["bench", options @ ..] => bench::run(&bench::Options::parse(options).context(USAGE)?)?,
         ["hold"] => {
             let lab = Lab::new(&[])?;
             lab.elsewhere("node").start_plain("sleep", &["3600"], &lab.id.log("sleep"))?.leave();
