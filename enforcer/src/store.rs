@@ -19,6 +19,20 @@ pub struct Snapshot {
     pub incomplete: bool,
 }
 
+impl Snapshot {
+    /// Whether both are the same but for the revision.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        // Objects that nobody read again are the same ones: thousands of them are compared at every change.
+        let same =
+            |(object, other): (&Arc<Object>, &Arc<Object>)| Arc::ptr_eq(object, other) || object == other;
+        self.objects.keys().eq(other.objects.keys())
+            && self.objects.values().zip(other.objects.values()).all(same)
+            && self.origins == other.origins
+            && self.problems == other.problems
+            && self.incomplete == other.incomplete
+    }
+}
+
 /// One refusal, for a person.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Problem {

@@ -1,15 +1,16 @@
 //! The folder as a source: what stays, what goes, and when.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch::Receiver;
 
-use super::{load, watch};
+use super::{LONGEST_UNREST, SETTLE, folder::Folder, load, watch};
 use crate::{
     model::{Kind, ObjectKey},
     store::Snapshot,
@@ -19,9 +20,9 @@ const SHOP: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
 const BLOG: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: blog}\n";
 
 /// A folder that is gone when the test is.
-struct Folder(PathBuf);
+struct Dir(PathBuf);
 
-impl std::ops::Deref for Folder {
+impl std::ops::Deref for Dir {
     type Target = Path;
 
     fn deref(&self) -> &Path {
@@ -29,17 +30,17 @@ impl std::ops::Deref for Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for Dir {
     fn drop(&mut self) {
         let _absent = fs::remove_dir_all(&self.0);
     }
 }
 
-fn folder(name: &str) -> Folder {
+fn folder(name: &str) -> Dir {
     let dir = std::env::temp_dir().join(format!("enforcer-manifests-{}-{name}", std::process::id()));
     let _absent = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("a folder to work in");
-    Folder(dir)
+    Dir(dir)
 }
 
 fn write(dir: &Path, name: &str, text: &str) {
@@ -172,4 +173,69 @@ async fn a_folder_that_vanishes_removes_nothing() {
     assert_eq!(names(&snapshot), ["Namespace shop"]);
     fs::rename(dir.with_extension("away"), &*dir).expect("the folder to be movable");
     until(&mut receiver, |snapshot| snapshot.problems.is_empty()).await;
+}
+
+#[test]
+fn a_renamed_file_is_taken_over_at_once_and_one_in_writing_when_it_rests() {
+    let dir = folder("whole");
+    write(&dir, "a.yaml", SHOP);
+    let mut folder = Folder::new(&dir);
+    folder.read_all();
+    let start = Instant::now();
+    write(&dir, "b.yaml", BLOG);
+    write(&dir, "c.yaml", &database("orders", "one"));
+    let renamed = BTreeSet::from(["c.yaml".to_owned()]);
+    assert!(folder.look(start, &renamed));
+    assert_eq!(names(&folder.snapshot(1)), ["Namespace shop", "PostgresDatabase shop/orders"]);
+    assert!(!folder.look(start + SETTLE / 2, &BTreeSet::new()), "b.yaml may still be in writing");
+    write(&dir, "b.yaml", &format!("{BLOG}---\n{}", database("users", "two")));
+    assert!(!folder.look(start + SETTLE, &BTreeSet::new()), "it was");
+    assert!(!folder.rests());
+    assert!(folder.look(start + SETTLE * 2, &BTreeSet::new()));
+    assert_eq!(folder.snapshot(1).objects.len(), 4);
+    assert!(folder.rests());
+}
+
+#[test]
+fn what_moves_to_another_file_is_never_gone_and_what_is_in_none_goes_when_all_rests() {
+    let dir = folder("moves");
+    write(&dir, "a.yaml", &format!("{SHOP}---\n{BLOG}"));
+    let mut folder = Folder::new(&dir);
+    folder.read_all();
+    let all = ["Namespace blog", "Namespace shop"];
+    let start = Instant::now();
+    write(&dir, "a.yaml", SHOP);
+    let renamed = |name: &str| BTreeSet::from([name.to_owned()]);
+    folder.look(start, &renamed("a.yaml"));
+    assert_eq!(names(&folder.snapshot(1)), all, "it may come back");
+    write(&dir, "b.yaml", BLOG);
+    folder.look(start + SETTLE / 2, &renamed("b.yaml"));
+    assert_eq!(names(&folder.snapshot(1)), all);
+    assert!(!folder.look(start + SETTLE, &BTreeSet::new()), "b.yaml came half a moment ago");
+    folder.look(start + SETTLE * 2, &BTreeSet::new());
+    assert_eq!(names(&folder.snapshot(1)), all, "it has moved");
+    assert_eq!(problems(&folder.snapshot(1)), Vec::<String>::new());
+
+    fs::remove_file(dir.join("b.yaml")).expect("the file to be removable");
+    folder.look(start + SETTLE * 3, &BTreeSet::new());
+    assert_eq!(names(&folder.snapshot(1)), all, "an editor may be saving it");
+    folder.look(start + SETTLE * 4, &BTreeSet::new());
+    assert_eq!(names(&folder.snapshot(1)), ["Namespace shop"]);
+    assert!(folder.rests());
+}
+
+#[test]
+fn a_file_that_never_rests_is_taken_over_in_the_end() {
+    let dir = folder("unrest");
+    let mut folder = Folder::new(&dir);
+    folder.read_all();
+    let start = Instant::now();
+    let mut text = SHOP.to_owned();
+    let looks = (0_u32..100).take_while(|look| {
+        text += "# more\n";
+        write(&dir, "a.yaml", &text);
+        !folder.look(start + SETTLE / 2 * *look, &BTreeSet::new())
+    });
+    assert_eq!(SETTLE / 2 * looks.count() as u32, LONGEST_UNREST);
+    assert_eq!(names(&folder.snapshot(1)), ["Namespace shop"]);
 }
