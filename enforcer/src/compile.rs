@@ -32,8 +32,11 @@ pub mod ledger;
 mod grants;
 mod matching;
 mod node;
+mod offers;
+mod table;
 
 pub use ledger::Ledger;
+pub use table::GrantTable;
 
 /// Everything that the outcome depends on, next to the [`Ledger`].
 #[derive(Clone, Debug)]
@@ -131,7 +134,11 @@ pub struct Compiled {
 /// What one pod may reach.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodGrants {
-    pub grants: BTreeMap<GrantKey, Grant>,
+    pub grants: GrantTable,
+    /// How many of them a gateway has acknowledged.
+    pub live: usize,
+    /// Connections that are charged with one that no gateway has acknowledged.
+    pub waiting: BTreeSet<u32>,
     /// Numbers of the connections that match it.
     pub connections: Arc<BTreeSet<u32>>,
     /// Names of the gateways that lead to what they give.
@@ -155,38 +162,46 @@ pub enum CompileProblem {
 
 impl Compiled {
     /// What the kernel holds, as the starting point after a restart.
-    pub fn adopt(dump: &Tables) -> Self {
-        let mut pods: BTreeMap<u32, PodGrants> = BTreeMap::new();
-        for (key, grant) in &dump.grants {
-            pods.entry(key.workload).or_default().grants.insert(*key, *grant);
+    pub fn adopt(mut dump: Tables) -> Self {
+        let mut pods: BTreeMap<u32, Vec<(GrantKey, Grant)>> = BTreeMap::new();
+        for (key, grant) in std::mem::take(&mut dump.grants) {
+            pods.entry(key.workload).or_default().push((key, grant));
         }
-        let node = Tables { grants: BTreeMap::new(), ..dump.clone() };
-        let pods = pods.into_iter().map(|(id, grants)| (id, Arc::new(grants))).collect();
-        Self { node: Arc::new(node), pods, ..Self::default() }
+        let adopted = |grants| {
+            let grants = GrantTable::from_sorted(grants);
+            let (live, waiting) = (grants.live(), grants.waiting());
+            Arc::new(PodGrants { grants, live, waiting, ..PodGrants::default() })
+        };
+        let pods = pods.into_iter().map(|(id, grants)| (id, adopted(grants))).collect();
+        Self { node: Arc::new(dump), pods, ..Self::default() }
     }
 
     /// Everything in one.
     pub fn tables(&self) -> Tables {
         let mut tables = Tables::clone(&self.node);
         for pod in self.pods.values() {
-            tables.grants.extend(&pod.grants);
+            tables.grants.extend(pod.grants.entries().iter().copied());
         }
         tables
     }
 
-    /// The part of both that differs, as two tables for `plan`: unchanged pods are in neither.
+    /// The part of both that differs, as two tables for `plan`: grants that are the same are in neither.
     pub fn difference(&self, then: &Self) -> (Tables, Tables) {
-        let mut have = Tables::clone(&self.node);
-        let mut want = Tables::clone(&then.node);
+        let (mut have, mut want) = if self.node == then.node {
+            (Tables::default(), Tables::default())
+        } else {
+            (Tables::clone(&self.node), Tables::clone(&then.node))
+        };
+        let none = GrantTable::default();
         for (id, pod) in &self.pods {
-            if !then.pods.get(id).is_some_and(|other| Arc::ptr_eq(pod, other)) {
-                have.grants.extend(&pod.grants);
+            let other = then.pods.get(id);
+            if !other.is_some_and(|other| Arc::ptr_eq(pod, other)) {
+                let other = other.map_or(&none, |other| &other.grants);
+                pod.grants.differ(other, &mut have.grants, &mut want.grants);
             }
         }
-        for (id, pod) in &then.pods {
-            if !self.pods.get(id).is_some_and(|other| Arc::ptr_eq(pod, other)) {
-                want.grants.extend(&pod.grants);
-            }
+        for pod in then.pods.iter().filter(|(id, _)| !self.pods.contains_key(id)).map(|(_, pod)| pod) {
+            none.differ(&pod.grants, &mut have.grants, &mut want.grants);
         }
         (have, want)
     }
@@ -196,11 +211,12 @@ impl Compiled {
 pub fn compile(input: &Input, ledger: &mut Ledger, previous: &Compiled) -> Compiled {
     let mut compiled = Compiled::default();
     let index = matching::Index::new(input, ledger, previous);
+    let mut shared = offers::Shared::default();
     for pod in input.pods.values() {
         let id = ledger.workload(&pod.uid).id;
         let old = previous.pods.get(&id);
         let connections = index.matches(pod, old.map(Arc::as_ref));
-        let pod = grants::compile(input, ledger, &index, pod, old, connections);
+        let pod = grants::compile(input, ledger, (&index, &mut shared), pod, old, connections);
         if let (None, Some(object), false) = (pod.addresses, &pod.pod, pod.connections.is_empty()) {
             compiled.problems.push(CompileProblem::NoWorkloadAddress { pod: object.title() });
         }

@@ -34,7 +34,7 @@ pub struct Done {
 impl Applied {
     /// The state after a start: what an earlier agent left is in the kernel.
     pub fn adopt(datapath: &impl Datapath) -> Result<Self, DatapathError> {
-        let compiled = Arc::new(Compiled::adopt(&datapath.dump()?));
+        let compiled = Arc::new(Compiled::adopt(datapath.dump()?));
         Ok(Self { compiled, exact: false, failures: Vec::new(), attempts: 0 })
     }
 
@@ -140,7 +140,7 @@ mod tests {
     fn compiled(workloads: &[u32]) -> Compiled {
         let grant = Grant { valid_until_ns: FOREVER, gateways: 1, id: 1, connection: 1 };
         let grants = workloads.iter().map(|id| (key(*id), grant)).collect();
-        Compiled::adopt(&Tables { grants, ..Tables::default() })
+        Compiled::adopt(Tables { grants, ..Tables::default() })
     }
 
     #[test]

@@ -55,7 +55,7 @@ mod tests {
     fn statistics_outlive_no_grant() {
         let key = GrantKey { service: Addr::NONE, workload: 1, port: Port::new(1), protocol: 6, pad: 0 };
         let grant = Grant { valid_until_ns: FOREVER, gateways: 1, id: 7, connection: 1 };
-        let compiled = Compiled::adopt(&Tables { grants: [(key, grant)].into(), ..Tables::default() });
+        let compiled = Compiled::adopt(Tables { grants: [(key, grant)].into(), ..Tables::default() });
         let stats = [6, 7, 8].map(|id| (id, GrantStats::default())).into();
         assert_eq!(leftovers(&compiled, &stats), BTreeSet::from([6, 8]));
     }

@@ -94,7 +94,7 @@ fn role_conditions(agent: &mut Agent) -> Vec<Condition> {
 }
 
 fn pending(compiled: &Compiled) -> usize {
-    compiled.pods.values().flat_map(|pod| pod.grants.values()).filter(|grant| grant.gateways == 0).count()
+    compiled.pods.values().map(|pod| pod.grants.len() - pod.live).sum()
 }
 
 fn tunnels(agent: &Agent) -> Value {
@@ -133,7 +133,6 @@ fn pods(agent: &Agent) -> Value {
             Location::Netns { not_guardable: Some(why), .. } => ("NotGuardable", Some(why.clone())),
             Location::Netns { .. } => ("Guarded", None),
         };
-        let live = grants.grants.values().filter(|grant| grant.gateways != 0).count();
         Some(json!({
             "pod": pod.title(),
             "uid": pod.uid,
@@ -142,7 +141,7 @@ fn pods(agent: &Agent) -> Value {
             "state": location,
             "message": why,
             "grants": grants.grants.len(),
-            "live": live,
+            "live": grants.live,
         }))
     };
     agent.applied.compiled.pods.iter().filter_map(|(id, grants)| pod(id, grants)).collect()
@@ -196,19 +195,7 @@ fn problems(agent: &Agent) -> Vec<String> {
 
 /// Of every connection how many pods of this node it selects, and how many of them can use it now.
 fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
-    let mut counts: BTreeMap<u32, (u64, u64)> =
-        agent.applied.compiled.connections.keys().map(|number| (*number, (0, 0))).collect();
-    for pod in agent.applied.compiled.pods.values() {
-        let any_live = pod.grants.values().any(|grant| grant.gateways != 0);
-        // What overlaps is charged to another connection, so that one may have no grant of its own to wait for.
-        let waiting: BTreeSet<u32> =
-            pod.grants.values().filter(|grant| grant.gateways == 0).map(|grant| grant.connection).collect();
-        for number in &*pod.connections {
-            let count = counts.entry(*number).or_default();
-            count.0 += 1;
-            count.1 += u64::from(any_live && !waiting.contains(number));
-        }
-    }
+    let counts = active_pods(&agent.applied.compiled);
     let exact = agent.applied.is_exact();
     let mut status = BTreeMap::new();
     for (number, (matched, active)) in counts {
@@ -242,6 +229,37 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
     }
     status.extend(instances(agent));
     status
+}
+
+/// Of every connection, by its number, how many pods it selects and how many of them can use it.
+fn active_pods(compiled: &Compiled) -> BTreeMap<u32, (u64, u64)> {
+    // Pods that are selected alike share their set: it is gone through once for all of them.
+    let mut alike: BTreeMap<&BTreeSet<u32>, (u64, u64)> = BTreeMap::new();
+    let mut late: BTreeMap<u32, u64> = BTreeMap::new();
+    for pod in compiled.pods.values() {
+        let count = alike.entry(&pod.connections).or_default();
+        count.0 += 1;
+        if pod.live == 0 {
+            continue;
+        }
+        count.1 += 1;
+        // What overlaps is charged to another connection, so that one may have no grant of its own to wait for.
+        for number in pod.waiting.intersection(&pod.connections) {
+            *late.entry(*number).or_default() += 1;
+        }
+    }
+    let mut counts: BTreeMap<u32, (u64, u64)> =
+        compiled.connections.keys().map(|number| (*number, (0, 0))).collect();
+    for (numbers, (matched, active)) in alike {
+        for number in numbers {
+            let count = counts.entry(*number).or_default();
+            *count = (count.0 + matched, count.1 + active);
+        }
+    }
+    for (number, late) in late {
+        counts.entry(number).or_default().1 -= late;
+    }
+    counts
 }
 
 /// Of every instance whether a gateway that leads to it answers this node.

@@ -10,7 +10,7 @@ use enforcer_common::{
     workload::{NOT_GUARDABLE, Place, WireKey, Workload},
 };
 
-use super::{CompileProblem, Input, Location, PodGrants, grants, workload_addresses};
+use super::{CompileProblem, Input, Location, PodGrants, offers, workload_addresses};
 use crate::{datapath::Tables, resolve::Resolved};
 
 pub(super) fn compile(
@@ -73,7 +73,7 @@ fn tunnels(tables: &mut Tables, input: &Input, previous: &Tables) {
 fn destinations(tables: &mut Tables, resolved: &Resolved) {
     for destination in resolved.destinations.values() {
         let value = Destination { number: destination.number };
-        for service in grants::addresses(destination) {
+        for service in offers::addresses(destination) {
             let key = DestinationKey { service, port: Port::NONE, protocol: 0, pad: 0 };
             tables.destinations.insert(key, value);
             for port in &destination.ports {

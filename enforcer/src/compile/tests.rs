@@ -145,7 +145,7 @@ fn after_a_restart_grants_stay_live_until_the_gateway_has_spoken() {
     let mut world = World::new();
     world.acknowledge("u-shop", &[("198.18.0.7", 5432)]);
     let live = world.compile();
-    let adopted = Compiled::adopt(&live.tables());
+    let adopted = Compiled::adopt(live.tables());
     world.acknowledged.clear();
     let device = world.tunnels.get_mut("eu-1").unwrap().device.take();
     let after = world.compile_after(&adopted);
