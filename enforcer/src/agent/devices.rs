@@ -1,7 +1,7 @@
 //! The host's devices and what is attached to each: nothing leaves or enters the node unseen.
 //!
-//! Every device but `lo` is a wire until a pod is found behind it. Programs are added before others are taken off, so
-//! that a device in transition has both, never none.
+//! Every device but `lo` is a wire until a pod is found behind it. A program of ours takes the place of another one in
+//! the same link, so that a device in transition has the one or the other, never none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +24,7 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Enforcer0, Self::Pod, Self::Wire, Self::WireL3];
-
+    /// One for each hook.
     const fn programs(self) -> [Program; 2] {
         match self {
             Self::Enforcer0 => [Program::FromHost, Program::ToWorkload],
@@ -143,9 +142,6 @@ impl Devices {
 fn change(kernel: &mut KernelNode, device: &Device, part: Part) -> Result<(), AttachError> {
     for program in part.programs() {
         kernel.attach(program, device)?;
-    }
-    for program in Part::ALL.into_iter().filter(|other| *other != part).flat_map(Part::programs) {
-        kernel.detach(program, device)?;
     }
     Ok(())
 }

@@ -175,3 +175,29 @@ fn another_cgroup_root_replaces_the_one_before() {
     }
     panic!("{} pins of a cgroup that is gone are left", pins_left());
 }
+
+#[test]
+fn a_device_that_becomes_a_pods_keeps_its_links() {
+    let (pins, netns) = (Pins::new(), Netns::new());
+    netns.veth("pod0", 70, "peer0");
+    let pod = device(&netns, "pod0", 70);
+    let (_stranger, stranger) = Stranger::attach(&netns, "pod0", LinkOrder::last());
+    let mut node = KernelNode::open(&pins.path, &small()).unwrap();
+    node.attach(Program::FromWire, &pod).unwrap();
+    node.attach(Program::ToWire, &pod).unwrap();
+    let links = |node: &KernelNode| {
+        let attached = node.attachments().unwrap();
+        attached.iter().map(|one| (one.link_id, one.program)).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = links(&node);
+    node.attach(Program::FromPod, &pod).unwrap();
+    assert_eq!(ingress(&netns, "pod0"), [id_of(&node, Program::FromPod), stranger]);
+    node.attach(Program::ToPod, &pod).unwrap();
+    let after = links(&node);
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "no link was made anew");
+    assert_eq!(after.values().copied().collect::<Vec<_>>(), [Program::FromPod, Program::ToPod]);
+    drop(node);
+    let node = KernelNode::open(&pins.path, &small()).unwrap();
+    assert_eq!(links(&node), after, "the pins say what the links hold");
+    assert_eq!(ingress(&netns, "pod0"), [id_of(&node, Program::FromPod), stranger]);
+}

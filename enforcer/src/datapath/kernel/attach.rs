@@ -81,7 +81,8 @@ pub enum AttachError {
 }
 
 impl Kernel {
-    /// Attaches a program to a device, in front of everyone else's, or replaces ours that is there. Idempotent.
+    /// Attaches a program to a device, in front of everyone else's, or puts it in the place of ours that is on the
+    /// same hook: a device has one program of ours on each. Idempotent.
     pub fn attach(&mut self, program: Program, device: &Device) -> Result<(), AttachError> {
         if program.place() == Place::Cgroup {
             return Err(AttachError::Place { program: program.name(), expected: "cgroup" });
@@ -96,14 +97,23 @@ impl Kernel {
         let links = in_netns(&|| sys::device_links(device.ifindex, attach_type)).map_err(failed("attach"))?;
         let target = Target::Device { netns: namespace, ifindex: device.ifindex, name: device.name.clone() };
         let path = self.pins.links().join(pin_name(program, &target));
-        for (old, ..) in self.pinned_links()?.into_iter().filter(|(old, ..)| old.is_for(program, &target)) {
-            if links.contains(&old.link_id) {
-                self.replace(&old).map_err(failed("replace"))?;
-                // The device may have been renamed since.
-                return fs::rename(&old.path, &path).map_err(failed("replace"));
-            }
-            // The pin is of a device that went away or was moved, and whose index is this one's now.
+        let on_hook =
+            |old: Program, of: &Target| old.attach_type() == attach_type && same_target(of, &target);
+        let pinned = self.pinned_links(on_hook)?.into_iter().map(|link| link.0);
+        let (mut here, gone): (Vec<_>, Vec<_>) = pinned.partition(|old| links.contains(&old.link_id));
+        // A pin of a device that went away or was moved, and whose index is this one's now.
+        for old in gone {
             unpin(&old.path).map_err(failed("detach"))?;
+        }
+        here.sort_by_key(|old| old.program != program);
+        let mut here = here.into_iter();
+        if let Some(old) = here.next() {
+            // Another program in the link that is there takes no time; a new link takes as long as the kernel needs to
+            // be sure that nobody walks the old list. The name first: an adopted pin gets the program of its name. It
+            // may be that only the device's name is another.
+            fs::rename(&old.path, &path).map_err(failed("replace"))?;
+            self.replace(&Attachment { program, path, ..old }).map_err(failed("replace"))?;
+            return here.try_for_each(|more| unpin(&more.path)).map_err(failed("detach"));
         }
         let fd = self.program_fd(program)?.as_fd();
         let attach = || sys::attach_device(fd, device.ifindex, attach_type);
@@ -123,8 +133,10 @@ impl Kernel {
             Err(error) => return Err(failed(error)),
         };
         let target = Target::Device { netns, ifindex: device.ifindex, name: device.name.clone() };
-        for old in self.attachments()?.into_iter().filter(|old| old.is_for(program, &target)) {
-            unpin(&old.path).map_err(failed)?;
+        for (old, _, gone) in self.pinned_links(|old, of| old == program && same_target(of, &target))? {
+            if !gone {
+                unpin(&old.path).map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -168,14 +180,14 @@ impl Kernel {
     /// What is pinned and still attached to something.
     pub fn attachments(&self) -> Result<Vec<Attachment>, AttachError> {
         let mut attachments: Vec<_> =
-            self.pinned_links()?.into_iter().filter(|link| !link.2).map(|link| link.0).collect();
+            self.pinned_links(|_, _| true)?.into_iter().filter(|link| !link.2).map(|link| link.0).collect();
         attachments.sort();
         Ok(attachments)
     }
 
     /// Unpins links whose device or cgroup is gone.
     pub fn collect_links(&mut self) -> Result<(), AttachError> {
-        for (attachment, _, gone) in self.pinned_links()? {
+        for (attachment, _, gone) in self.pinned_links(|_, _| true)? {
             if gone {
                 self.detach_attachment(&attachment)?;
             }
@@ -185,7 +197,7 @@ impl Kernel {
 
     /// After a restart: collects what is gone and puts this build's programs into the rest.
     pub(super) fn adopt_links(&mut self) -> Result<(), AttachError> {
-        for (attachment, _, gone) in self.pinned_links()? {
+        for (attachment, _, gone) in self.pinned_links(|_, _| true)? {
             if gone {
                 self.detach_attachment(&attachment)?;
                 continue;
@@ -210,8 +222,12 @@ impl Kernel {
         sys::update_link(link.as_fd(), program.as_fd())
     }
 
-    /// Every pin whose name is of this role, its link, and whether what it was attached to is gone.
-    fn pinned_links(&self) -> Result<Vec<(Attachment, OwnedFd, bool)>, AttachError> {
+    /// Pins of this role whose names are `wanted`, their links, and whether what they were attached to is gone. The
+    /// others are not opened: there are hundreds.
+    fn pinned_links(
+        &self,
+        wanted: impl Fn(Program, &Target) -> bool,
+    ) -> Result<Vec<(Attachment, OwnedFd, bool)>, AttachError> {
         let path = self.pins.links();
         let failed = |source| AttachError::Directory { path: path.clone(), source };
         let mut links = Vec::new();
@@ -222,7 +238,7 @@ impl Kernel {
                 tracing::warn!(pin = %path.display(), "a pinned link that this build does not know stays");
                 continue;
             };
-            if program.role() != self.role {
+            if program.role() != self.role || !wanted(program, &target) {
                 continue;
             }
             let link = sys::get(&path).map_err(failed)?;
@@ -235,17 +251,20 @@ impl Kernel {
 }
 
 impl Attachment {
-    /// The same program for the same device (its name may have changed) or cgroup.
     fn is_for(&self, program: Program, target: &Target) -> bool {
-        let same_target = match (&self.target, target) {
-            (
-                Target::Device { netns, ifindex, .. },
-                Target::Device { netns: other_netns, ifindex: other_ifindex, .. },
-            ) => netns == other_netns && ifindex == other_ifindex,
-            (Target::Cgroup { id }, Target::Cgroup { id: other }) => id == other,
-            _ => false,
-        };
-        self.program == program && same_target
+        self.program == program && same_target(&self.target, target)
+    }
+}
+
+/// The same device (its name may have changed) or cgroup.
+fn same_target(one: &Target, other: &Target) -> bool {
+    match (one, other) {
+        (
+            Target::Device { netns, ifindex, .. },
+            Target::Device { netns: other_netns, ifindex: other_ifindex, .. },
+        ) => netns == other_netns && ifindex == other_ifindex,
+        (Target::Cgroup { id }, Target::Cgroup { id: other }) => id == other,
+        _ => false,
     }
 }
 
