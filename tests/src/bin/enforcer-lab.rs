@@ -9,7 +9,7 @@ use enforcer_tests::{
     probe, stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream TAG \
                      | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
