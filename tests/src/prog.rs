@@ -123,7 +123,8 @@ impl Programs {
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    fn counter(&self, index: u32) -> u64 {
+    /// A counter over all CPUs.
+    pub fn counter(&self, index: u32) -> u64 {
         assert!(index < counter::COUNT);
         let counters: PerCpuArray<_, u64> =
             PerCpuArray::try_from(self.ebpf.map(name::COUNTERS).expect("the map exists")).expect("an array");

@@ -12,6 +12,7 @@ use enforcer_common::{
     event::EventKind,
     flow::{FlowKey, FlowState},
     gateway::{GwFlow, GwGrant, GwSource},
+    maps::counter,
     verdict::DropReason,
 };
 
@@ -165,6 +166,7 @@ fn begin(
 #[inline(always)]
 fn charge(case: &Case, grant: &GwGrant, opened: bool, now_ns: u64) {
     account::charge(grant.id, Direction::Out, case.skb.len() - case.packet.l3, opened, now_ns);
+    account::count(counter::ALLOWED);
 }
 
 /// Whether a SYN may take the place of this flow: its connection is over.

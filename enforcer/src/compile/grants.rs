@@ -90,7 +90,10 @@ fn of_pod(
         let grant = Grant {
             valid_until_ns: offer.valid_until_ns,
             gateways: gateways(offer, acknowledged, before),
-            id: before.map_or_else(|| ledger.grant(), |grant| grant.id),
+            // Statistics are the id's: they must not go over to another connection.
+            id: before
+                .filter(|grant| grant.connection == offer.connection)
+                .map_or_else(|| ledger.grant(), |grant| grant.id),
             connection: offer.connection,
         };
         entries.push((key, grant));

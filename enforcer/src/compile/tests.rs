@@ -174,6 +174,23 @@ fn overlapping_connections_charge_the_oldest_and_last_as_long_as_the_longest() {
 }
 
 #[test]
+fn a_grant_that_another_connection_is_charged_for_is_counted_anew() {
+    let mut world = World::new();
+    let before = world.compile();
+    let mut older = connection("older");
+    older.key.name = "a-older".to_owned();
+    world.resolved.connections.insert(0, older);
+    let after = world.compile_after(&before);
+    let charged = |compiled: &Compiled| -> Vec<(u32, String)> {
+        let grants = compiled.tables().grants.into_values();
+        grants.map(|grant| (grant.id, compiled.connections[&grant.connection].name.clone())).collect()
+    };
+    assert_eq!(charged(&before), [(1, "oldest".to_owned())]);
+    assert_eq!(charged(&after), [(2, "a-older".to_owned())]);
+    assert_eq!(charged(&world.compile_after(&after)), [(2, "a-older".to_owned())]);
+}
+
+#[test]
 fn a_grant_that_was_over_before_the_machine_started_is_over() {
     let mut world = World::new();
     world.resolved.connections[0].valid_until_unix_ns = Some(999);

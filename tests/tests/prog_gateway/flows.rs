@@ -6,7 +6,7 @@ use enforcer_common::{
     Port,
     flow::{FlowKey, FlowState, SECOND},
     gateway::{MASQUERADE_FIRST, MASQUERADE_LAST, NatKey},
-    maps::name,
+    maps::{counter, name},
 };
 use enforcer_tests::prog::{
     Action,
@@ -45,6 +45,7 @@ fn no_two_flows_share_a_source_port() {
             world.forwarded(&syn);
             assert!(ports.insert(world.port(&key)), "port of {client_port}");
         }
+        assert_eq!(world.programs.counter(counter::ALLOWED), 90, "each of them is counted");
         let all: BTreeSet<_> = (MASQUERADE_FIRST..=MASQUERADE_LAST).collect();
         assert!(ports.is_subset(&all));
     }
