@@ -2,7 +2,6 @@
 
 pub mod bench;
 pub mod demo;
-pub mod hold;
 pub mod lab;
 pub mod packet;
 pub mod probe;

@@ -109,6 +109,8 @@ impl Drop for Entry {
 pub struct Pods {
     /// Key: uid.
     entries: BTreeMap<String, Entry>,
+    /// Where pods were that are gone: their processes may not be. Key: uid.
+    departed: BTreeMap<String, Home>,
     /// Addresses whose way out is asked for in every pod.
     targets: Arc<[IpAddr]>,
     rounds: u64,
@@ -118,7 +120,14 @@ pub struct Pods {
 impl Pods {
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Found>) {
         let (found, results) = mpsc::unbounded_channel();
-        (Self { entries: BTreeMap::new(), targets: Arc::from([]), rounds: 0, found }, results)
+        let pods = Self {
+            entries: BTreeMap::new(),
+            departed: BTreeMap::new(),
+            targets: Arc::from([]),
+            rounds: 0,
+            found,
+        };
+        (pods, results)
     }
 
     /// Takes over what the objects say. `names` are the node's names as pods have them.
@@ -139,7 +148,16 @@ impl Pods {
             let promised = status.pod_ips.iter().map(|ip| ip.ip.to_canonical()).collect();
             self.take_over(&uid, key, object, namespace_labels(snapshot, &key.namespace), promised);
         }
-        self.entries.retain(|uid, _| !gone.contains(uid));
+        for uid in gone {
+            if let Some(entry) = self.entries.remove(&uid) {
+                self.departed.insert(uid, entry.home.clone());
+            }
+        }
+    }
+
+    /// Nothing of the pods that are gone is in the kernel any more.
+    pub fn forget_departed(&mut self) {
+        self.departed.clear();
     }
 
     fn take_over(
@@ -278,7 +296,8 @@ impl Pods {
 
     /// Where a pod's sockets are; `None` where that is not known.
     pub fn sockets(&self, uid: &str) -> Option<Sockets> {
-        match &self.entries.get(uid)?.home {
+        let here = self.entries.get(uid).map(|entry| &entry.home);
+        match here.or_else(|| self.departed.get(uid))? {
             Home::Netns(path) => Some(Sockets::Netns(path.clone())),
             Home::Cgroup(_) => Some(Sockets::Host),
             Home::Nowhere => None,

@@ -4,15 +4,14 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
-    bench, demo, hold,
+    bench, demo,
     lab::{Lab, clean},
     probe, stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
-                     | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream TAG \
-                     | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
+                     | udp-hear PORT | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -50,13 +49,6 @@ fn run(args: &[&str]) -> Result<bool> {
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
         ["tcp-connect", to] => println!("{}", probe::tcp_connect(to.parse().context(USAGE)?)?),
-        ["hold-serve", port] => hold::serve(port.parse().context(USAGE)?)?,
-        ["hold", to, mode, tag] => println!("{}", hold::hold(to.parse().context(USAGE)?, mode, tag)?),
-        ["hold-udp", to] => println!("{}", hold::hold_udp(to.parse().context(USAGE)?)?),
-        ["flood", targets @ ..] => {
-            let targets: Vec<_> = targets.iter().filter_map(|target| target.parse().ok()).collect();
-            hold::flood(&targets)?;
-        }
         ["udp-hear", port] => probe::udp_hear(port.parse().context(USAGE)?)?,
         [how @ ("inject" | "inject-bypass"), device, hex] => {
             ways::inject(device, &bytes(hex)?, *how == "inject-bypass")?;

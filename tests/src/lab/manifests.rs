@@ -138,7 +138,7 @@ fn namespaces() -> String {
         .join("---\n")
 }
 
-fn pod_yaml(id: &Id, pod: &Pod) -> String {
+pub fn pod_yaml(id: &Id, pod: &Pod) -> String {
     let mut yaml = format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: {}\n  uid: uid-{}\n",
         pod.name, pod.namespace, pod.name
