@@ -80,7 +80,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let taken = in_use(&before).await.context("cannot read the routes and addresses of this machine")?;
     ranges::check(&before, &taken)?;
-    let mut snapshots = manifests::watch(&args.manifests)?;
+    let memory = manifests::Memory::Own(state::accepted_path(&path));
+    let mut snapshots = manifests::watch(&args.manifests, memory)?;
     fs::create_dir_all(&args.run_dir)
         .with_context(|| format!("cannot make --run-dir {}", args.run_dir.display()))?;
     let (views, view) = watch::channel(View::default());

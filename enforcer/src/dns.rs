@@ -79,7 +79,8 @@ pub async fn serve(
 }
 
 fn follow(manifests: PathBuf, state: PathBuf, domain: String) -> anyhow::Result<watch::Receiver<Arc<Zone>>> {
-    let mut snapshots = manifests::watch(manifests)?;
+    let accepted = manifests::Memory::Others(state::accepted_path(&state));
+    let mut snapshots = manifests::watch(manifests, accepted)?;
     let mut states = state::watch_state(state);
     let mut zone = move || {
         let snapshot = snapshots.borrow_and_update().clone();

@@ -3,7 +3,12 @@
 //! Keeps the gateway's maps, its tunnel device and its announce connections equal to the objects and to what the
 //! nodes say. The kernel forwards; killing this process opens, closes and resets nothing.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
@@ -117,7 +122,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         numbers: kept.numbers,
         bindings_known,
     };
-    let (channels, ends) = channels(&args)?;
+    let (channels, ends) = channels(&args, &run_dir)?;
     tokio::spawn(far_end.keep(ends.wanted, ends.tunnel));
     tokio::spawn(probe::run(ends.targets, ends.reports));
     let (listeners, _) = broadcast::channel(1024);
@@ -142,8 +147,8 @@ struct Ends {
     view: watch::Receiver<View>,
 }
 
-fn channels(args: &Args) -> anyhow::Result<(Channels, Ends)> {
-    let snapshots = manifests::watch(&args.manifests)?;
+fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
+    let snapshots = manifests::watch(&args.manifests, manifests::Memory::Own(run_dir.join("accepted")))?;
     let states = watch_state(args.state.clone().unwrap_or_else(|| default_path(&args.manifests)));
     let (say, said) = mpsc::channel(64);
     let (peers, _) = watch::channel(Arc::default());
@@ -168,7 +173,7 @@ fn channels(args: &Args) -> anyhow::Result<(Channels, Ends)> {
 
 /// One gateway per run directory: a second one would undo what the first does. One that was killed a moment ago may
 /// not be quite gone, so it is waited for.
-async fn lock(run_dir: &std::path::Path) -> anyhow::Result<Flock<std::fs::File>> {
+async fn lock(run_dir: &Path) -> anyhow::Result<Flock<std::fs::File>> {
     let path = run_dir.join("gateway.lock");
     let mut file = std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     for _ in 0..LOCK_TRIES {

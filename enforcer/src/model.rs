@@ -7,81 +7,16 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+mod cluster;
+mod kind;
 mod pod;
 
+pub use cluster::{EndpointSlice, NodeAddress, NodeStatus, ServiceSpec, SliceEndpoint};
+pub use kind::Kind;
 pub use pod::{CGROUP_ANNOTATION, NETNS_ANNOTATION, PodIp, PodSpec, PodStatus};
 
 /// Group and version of our kinds.
 pub const API_VERSION: &str = "enforcer.dev/v1alpha1";
-
-/// Every kind that a source can deliver.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Kind {
-    Namespace,
-    Pod,
-    ServiceConnection,
-    KeyValueStore,
-    MySQL,
-    MySQLDatabase,
-    Postgres,
-    PostgresDatabase,
-    Application,
-    TunnelGateway,
-    TunnelNode,
-}
-
-impl Kind {
-    pub const ALL: &[Self] = &[
-        Self::Namespace,
-        Self::Pod,
-        Self::ServiceConnection,
-        Self::KeyValueStore,
-        Self::MySQL,
-        Self::MySQLDatabase,
-        Self::Postgres,
-        Self::PostgresDatabase,
-        Self::Application,
-        Self::TunnelGateway,
-        Self::TunnelNode,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Pod => "Pod",
-            Self::ServiceConnection => "ServiceConnection",
-            Self::KeyValueStore => "KeyValueStore",
-            Self::MySQL => "MySQL",
-            Self::MySQLDatabase => "MySQLDatabase",
-            Self::Postgres => "Postgres",
-            Self::PostgresDatabase => "PostgresDatabase",
-            Self::Application => "Application",
-            Self::TunnelGateway => "TunnelGateway",
-            Self::TunnelNode => "TunnelNode",
-        }
-    }
-
-    /// Cluster-scoped kinds have no namespace.
-    pub const fn namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::TunnelGateway | Self::TunnelNode)
-    }
-
-    /// Kinds that have an address of their own: instances, not the logical databases on them.
-    pub const fn is_instance(self) -> bool {
-        matches!(self, Self::KeyValueStore | Self::MySQL | Self::Postgres)
-    }
-
-    /// Kinds that a connection may lead to.
-    pub const fn is_destination(self) -> bool {
-        self.is_instance() || matches!(self, Self::MySQLDatabase | Self::PostgresDatabase)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Names one object. `namespace` is empty for cluster-scoped kinds.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -347,7 +282,10 @@ pub struct Object {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Spec {
     Namespace,
+    Node(NodeStatus),
     Pod(PodSpec, PodStatus),
+    Service(ServiceSpec),
+    EndpointSlice(EndpointSlice),
     ServiceConnection(ServiceConnectionSpec),
     KeyValueStore(InstanceSpec),
     MySQL(InstanceSpec),
@@ -363,7 +301,10 @@ impl Object {
     pub const fn kind(&self) -> Kind {
         match &self.spec {
             Spec::Namespace => Kind::Namespace,
+            Spec::Node(_) => Kind::Node,
             Spec::Pod(..) => Kind::Pod,
+            Spec::Service(_) => Kind::Service,
+            Spec::EndpointSlice(_) => Kind::EndpointSlice,
             Spec::ServiceConnection(_) => Kind::ServiceConnection,
             Spec::KeyValueStore(_) => Kind::KeyValueStore,
             Spec::MySQL(_) => Kind::MySQL,
@@ -378,6 +319,35 @@ impl Object {
 
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.kind(), &self.metadata.namespace, &self.metadata.name)
+    }
+
+    /// The object as it stands in YAML, as far as it is known here.
+    pub fn document(&self) -> serde_json::Value {
+        let mut document = serde_json::json!({
+            "apiVersion": self.kind().api_version(),
+            "kind": self.kind().name(),
+            "metadata": self.metadata,
+        });
+        let (field, value) = match &self.spec {
+            Spec::Namespace => return document,
+            Spec::Node(status) => ("status", serde_json::json!(status)),
+            Spec::Pod(spec, status) => {
+                document["status"] = serde_json::json!(status);
+                ("spec", serde_json::json!(spec))
+            }
+            Spec::EndpointSlice(slice) => ("endpoints", serde_json::json!(slice.endpoints)),
+            Spec::Service(spec) => ("spec", serde_json::json!(spec)),
+            Spec::ServiceConnection(spec) => ("spec", serde_json::json!(spec)),
+            Spec::KeyValueStore(spec) | Spec::MySQL(spec) | Spec::Postgres(spec) => {
+                ("spec", serde_json::json!(spec))
+            }
+            Spec::MySQLDatabase(spec) | Spec::PostgresDatabase(spec) => ("spec", serde_json::json!(spec)),
+            Spec::Application(spec) => ("spec", serde_json::json!(spec)),
+            Spec::TunnelGateway(spec) => ("spec", serde_json::json!(spec)),
+            Spec::TunnelNode(spec) => ("spec", serde_json::json!(spec)),
+        };
+        document[field] = value;
+        document
     }
 
     /// The instance spec, where this is an instance.

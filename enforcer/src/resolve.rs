@@ -14,18 +14,20 @@ use crate::{
     model::{AllowedBackend, Kind, LabelSelector, Object, ObjectKey, Protocol, SourceMode},
     state::{self, Condition, State},
     store::{Problem, Snapshot},
-    validate::Mistake,
+    validate::{Mistake, value},
 };
 
 mod connections;
 mod destinations;
 mod gateways;
+mod infrastructure;
+mod references;
 mod selector;
 #[cfg(test)]
 mod tests;
 
-pub use connections::{REFERENCES, references};
 pub(crate) use destinations::host_name;
+pub use references::{REFERENCES, references};
 pub use selector::{FailedLabel, FailedTerm, match_pod};
 
 /// Domain of [`Destination::fqdn`]; `enforcer dns --cluster-domain` may serve another one.
@@ -34,7 +36,8 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Takes everything that is valid, and says of everything of ours whether it is.
 ///
 /// What the state has no addresses for is left out until it has, and valid nevertheless. Precedence where two objects
-/// want the same thing: a gateway before a node, then the lower number (who was there first), then the name.
+/// want the same thing: a gateway before a node, then the lower number (who was there first: the controller numbers
+/// what is new by its age), then the name. The other one is not valid, and nothing of it is taken over.
 pub fn resolve(snapshot: &Snapshot, state: &State) -> Resolved {
     let mut resolved = Resolved {
         service_ranges: vec![state.service_range.into(), state::service_subnet(state.ula).into()],
@@ -45,6 +48,7 @@ pub fn resolve(snapshot: &Snapshot, state: &State) -> Resolved {
         ],
         ..Resolved::default()
     };
+    infrastructure::resolve(snapshot, &mut resolved);
     gateways::resolve(snapshot, state, &mut resolved);
     destinations::resolve(snapshot, state, &mut resolved);
     connections::resolve(snapshot, state, &mut resolved);
@@ -128,6 +132,12 @@ impl From<Mistake> for Refusal {
     }
 }
 
+/// Time of creation; objects without one count as younger than all that have one.
+pub(crate) fn age(object: &Object) -> u64 {
+    let created = object.metadata.creation_timestamp.as_deref();
+    created.and_then(|time| value::unix_ns(time).ok()).unwrap_or(u64::MAX)
+}
+
 /// Objects of some kinds, in the order of their keys.
 fn of_kinds<'a>(
     snapshot: &'a Snapshot,
@@ -151,6 +161,8 @@ pub struct Resolved {
     pub service_ranges: Vec<IpNet>,
     pub workload_ranges: Vec<IpNet>,
     pub listed_ranges: Vec<IpNet>,
+    /// Addresses of nodes, API server and DNS, each with words that go on after it: `of Node host-1`. Never a backend.
+    pub infrastructure: BTreeMap<IpAddr, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,7 @@ use crate::model::ObjectKey;
 
 mod file;
 
-pub use file::{StateError, default_path, load, save, watch_state};
+pub use file::{StateError, accepted_path, default_path, load, save, watch_state};
 
 /// Version of the file that this code writes.
 pub const VERSION: u32 = 1;

@@ -14,6 +14,8 @@ pub struct Snapshot {
     pub origins: BTreeMap<ObjectKey, String>,
     /// What could not be taken over; the last good state of those objects is in `objects`.
     pub problems: Vec<Problem>,
+    /// Objects whose document is refused and that are what it said last, each with what is wrong with it.
+    pub kept: BTreeMap<ObjectKey, String>,
     /// There is something of which it cannot be told what it means, nor what it last meant: an object that is not in
     /// `objects` may be there all the same. Nothing is freed or forgotten on the word of such a view.
     pub incomplete: bool,
@@ -29,6 +31,7 @@ impl Snapshot {
             && self.objects.values().zip(other.objects.values()).all(same)
             && self.origins == other.origins
             && self.problems == other.problems
+            && self.kept == other.kept
             && self.incomplete == other.incomplete
     }
 }

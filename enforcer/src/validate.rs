@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AllowedPorts, ApplicationSpec, ConnectionSource, DatabaseSpec, DestinationRef, InstanceSpec, Kind,
+    AllowedPorts, ApplicationSpec, ConnectionSource, DatabaseSpec, DestinationRef, InstanceSpec,
     LabelSelector, Object, Operator, Protocol, ServiceConnectionSpec, SourceKind, Spec, TunnelGatewaySpec,
     TunnelNodeSpec,
 };
@@ -29,12 +29,12 @@ pub fn object(object: &Object) -> Option<Mistake> {
 
 fn check(object: &Object) -> Checked {
     let kind = object.kind();
-    if !matches!(kind, Kind::Namespace | Kind::Pod) {
+    if kind.is_ours() {
         names(object)?;
     }
     let namespace = &object.metadata.namespace;
     match &object.spec {
-        Spec::Namespace | Spec::Pod(..) => Ok(()),
+        Spec::Namespace | Spec::Node(_) | Spec::Pod(..) | Spec::Service(_) | Spec::EndpointSlice(_) => Ok(()),
         Spec::ServiceConnection(spec) => connection(namespace, spec),
         Spec::KeyValueStore(spec) | Spec::MySQL(spec) | Spec::Postgres(spec) => instance(spec),
         Spec::MySQLDatabase(spec) | Spec::PostgresDatabase(spec) => database(spec),

@@ -171,7 +171,7 @@ fn columns_of(kind: Kind) -> &'static [Column] {
             READY,
         ],
         Kind::Application => &[READY],
-        Kind::Namespace => &[],
+        Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => &[],
     }
 }
 

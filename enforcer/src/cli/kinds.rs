@@ -7,7 +7,10 @@ use crate::model::Kind;
 const fn short(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespace => "ns",
+        Kind::Node => "no",
         Kind::Pod => "po",
+        Kind::Service => "svc",
+        Kind::EndpointSlice => "eps",
         Kind::ServiceConnection => "sc",
         Kind::KeyValueStore => "kvs",
         Kind::MySQL => "my",

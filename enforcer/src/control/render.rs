@@ -2,49 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::View;
 use crate::{
-    model::{API_VERSION, Kind, Object, ObjectKey, Spec},
+    model::{Object, ObjectKey},
     state::{ObjectStatus, text_key},
 };
 
 /// One object with its status.
 pub fn object(view: &View, key: &ObjectKey, object: &Object) -> Value {
-    let mut rendered = Map::new();
-    let api_version = if matches!(key.kind, Kind::Namespace | Kind::Pod) { "v1" } else { API_VERSION };
-    rendered.insert("apiVersion".into(), api_version.into());
-    rendered.insert("kind".into(), key.kind.name().into());
-    rendered.insert("metadata".into(), json!(object.metadata));
-    let spec = spec(&object.spec);
-    if !spec.is_null() {
-        rendered.insert("spec".into(), spec);
-    }
-    rendered.insert("status".into(), status(view, key, object));
-    Value::Object(rendered)
-}
-
-fn spec(spec: &Spec) -> Value {
-    match spec {
-        Spec::Namespace => Value::Null,
-        Spec::Pod(spec, _) => json!(spec),
-        Spec::ServiceConnection(spec) => json!(spec),
-        Spec::KeyValueStore(spec) | Spec::MySQL(spec) | Spec::Postgres(spec) => json!(spec),
-        Spec::MySQLDatabase(spec) | Spec::PostgresDatabase(spec) => json!(spec),
-        Spec::Application(spec) => json!(spec),
-        Spec::TunnelGateway(spec) => json!(spec),
-        Spec::TunnelNode(spec) => json!(spec),
-    }
+    let mut rendered = object.document();
+    rendered["status"] = status(view, key, object);
+    rendered
 }
 
 /// Later sources overrule earlier ones: what the object brings, what follows from it, the controller, this role.
 fn status(view: &View, key: &ObjectKey, object: &Object) -> Value {
     let mut merged = ObjectStatus::default();
-    if let Spec::Pod(_, status) = &object.spec
-        && let Value::Object(fields) = json!(status)
-    {
-        merged.fields.extend(fields);
+    if let Some(Value::Object(fields)) = object.document().get("status") {
+        merged.fields.extend(fields.clone());
     }
     if let Some(conditions) = view.resolved.conditions.get(key) {
         merged.conditions.clone_from(conditions);

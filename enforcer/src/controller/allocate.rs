@@ -12,6 +12,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::{
     model::{Kind, ObjectKey},
+    resolve::age,
     state::{self, Allocation, NodeAllocation, State},
     store::Snapshot,
 };
@@ -46,7 +47,10 @@ pub fn allocate(
     if !snapshot.incomplete {
         free(snapshot, &mut state);
     }
-    for key in snapshot.objects.keys() {
+    // Numbers say who was there first: what is new gets them by its age.
+    let mut by_age: Vec<_> = snapshot.objects.iter().collect();
+    by_age.sort_by_key(|(key, object)| (age(object), *key));
+    for (key, _) in by_age {
         let result = match key.kind {
             Kind::KeyValueStore | Kind::MySQL | Kind::Postgres => service(key, &mut state),
             Kind::TunnelGateway => gateway(key, &mut state),

@@ -7,6 +7,7 @@ use std::{fs, path::PathBuf};
 use crate::{controller, source::manifests, state::State};
 
 mod cases;
+mod reach;
 
 /// The good neighbours.
 const GOOD: &str = r#"
@@ -18,6 +19,21 @@ spec:
   endpoints: ["203.0.113.1:51820"]
   allowedNamespaces: [shop]
   allowedBackends: [{cidr: 192.0.2.0/24, ports: [{port: 5432}, {port: 6379}]}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: host-1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.90}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}
+endpoints: [{addresses: [192.0.2.91]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system}
+spec: {clusterIP: 192.0.2.92}
 ---
 apiVersion: enforcer.dev/v1alpha1
 kind: Postgres
@@ -101,7 +117,7 @@ fn said(index: usize, text: &str) -> Vec<String> {
 
 #[test]
 fn every_mistake_has_its_message() {
-    let cases: Vec<Case> = cases::all();
+    let cases: Vec<Case> = cases::all().into_iter().chain(reach::all()).collect();
     let mut wrong = Vec::new();
     for (index, Case { name, text, message }) in cases.iter().enumerate() {
         let said = said(index, text);

@@ -96,6 +96,7 @@ pub fn write(snapshot: &Snapshot, resolved: &Resolved, shortages: &Shortages, no
         let before = state.status.get(&text).cloned().unwrap_or_default();
         let mut conditions = valid.clone();
         conditions.extend(shortages.get(key).map(|message| exhausted(message)));
+        conditions.extend(snapshot.kept.get(key).map(|why| last_good(why)));
         for condition in &mut conditions {
             let last = before.conditions.iter().find(|last| last.kind == condition.kind);
             let same = last.filter(|last| last.status == condition.status);
@@ -104,12 +105,23 @@ pub fn write(snapshot: &Snapshot, resolved: &Resolved, shortages: &Shortages, no
         }
         let is_valid = valid.iter().all(|condition| condition.status == "True");
         let mut fields = fields(key, object, resolved, state, &matched);
-        if let Spec::ServiceConnection(spec) = &object.spec {
+        if let Some(now) = resolve::references(&object.spec) {
             let first = before.fields.get(resolve::REFERENCES).cloned();
-            let references = first.or_else(|| is_valid.then(|| resolve::references(spec).into()));
+            let references = first.or_else(|| is_valid.then(|| now.into()));
             fields.extend(references.map(|references| (resolve::REFERENCES.to_owned(), references)));
         }
         state.status.insert(text, ObjectStatus { conditions, fields });
+    }
+}
+
+/// Only there while it is false: what is in force is not what is written.
+fn last_good(why: &str) -> Condition {
+    Condition {
+        kind: "Accepted".to_owned(),
+        status: "False".to_owned(),
+        reason: "LastGoodState".to_owned(),
+        message: format!("{why}; what it said last is in force until it is repaired or deleted"),
+        last_transition_time: None,
     }
 }
 
@@ -171,7 +183,9 @@ fn fields(
                 ("ranges", json!(ranges)),
             ]
         }),
-        Spec::Namespace | Spec::Pod(..) => Vec::new(),
+        Spec::Namespace | Spec::Node(_) | Spec::Pod(..) | Spec::Service(_) | Spec::EndpointSlice(_) => {
+            Vec::new()
+        }
     };
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -78,10 +78,12 @@ pub async fn ways(netlink: &Netlink, backends: &BTreeSet<IpAddr>, tunnel: u32) -
     Ok(found)
 }
 
-/// Addresses that are never a backend here: those of this host, and everything guarded.
+/// Addresses that are never a backend here: those of this host and of the cluster's nodes, API server and DNS, and our
+/// ranges.
 pub async fn own(netlink: &Netlink, resolved: &Resolved) -> Result<BTreeSet<IpNet>, NetlinkError> {
     let addresses = netlink.addresses(None).await?;
     let addresses = addresses.into_iter().map(|(_, address)| IpNet::from(address.addr()));
     let guarded = resolved.service_ranges.iter().chain(&resolved.workload_ranges).copied();
-    Ok(addresses.chain(guarded).collect())
+    let cluster = resolved.infrastructure.keys().map(|address| IpNet::from(*address));
+    Ok(addresses.chain(guarded).chain(cluster).collect())
 }

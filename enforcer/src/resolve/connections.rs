@@ -2,22 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::{Connection, DestinationPort, Note, Refusal, Resolved, Verdict, destinations, of_kinds};
+use super::{
+    Connection, DestinationPort, Note, Refusal, Resolved, Verdict, age, destinations, of_kinds, references,
+};
 use crate::{
     model::{
         ApplicationSpec, ConnectionSource, DestinationRef, Kind, LabelSelector, Object, ObjectKey, PortRef,
         ServiceConnectionSpec, SourceKind, Spec,
     },
-    state::{self, State},
+    state::State,
     store::Snapshot,
     validate::{self, value},
 };
-
-/// Field of a ServiceConnection's status in the state file: the [`references`] it had when it was valid first.
-///
-/// They are immutable: an edit makes the connection `Valid=False/Immutable` until it is undone, or the object is
-/// deleted and made again. The controller writes the field, so that all roles, restarted or not, say the same.
-pub const REFERENCES: &str = "references";
 
 pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
     let mut aged = Vec::new();
@@ -30,7 +26,10 @@ pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolve
         resolved.conclude(key, verdict);
     }
     let mut managed = BTreeSet::new();
-    for (key, object) in of_kinds(snapshot, &[Kind::Application]) {
+    // A name that two of them want is the older one's.
+    let mut applications: Vec<_> = of_kinds(snapshot, &[Kind::Application]).collect();
+    applications.sort_by_key(|(key, object)| (age(object), *key));
+    for (key, object) in applications {
         let Spec::Application(spec) = &object.spec else { continue };
         let mut connections = Vec::new();
         let verdict = application(key, object, spec, snapshot, resolved, &mut managed, &mut connections);
@@ -39,21 +38,6 @@ pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolve
     }
     aged.sort_by(|(left_age, left), (right_age, right)| (left_age, &left.key).cmp(&(right_age, &right.key)));
     resolved.connections = aged.into_iter().map(|(_, connection)| connection).collect();
-}
-
-/// Time of creation; objects without one count as younger than all that have one.
-fn age(object: &Object) -> u64 {
-    let created = object.metadata.creation_timestamp.as_deref();
-    created.and_then(|time| value::unix_ns(time).ok()).unwrap_or(u64::MAX)
-}
-
-/// `KubernetesCluster/blue -> Postgres/orders`
-pub fn references(spec: &ServiceConnectionSpec) -> String {
-    let source = match spec.source.kind {
-        SourceKind::KubernetesCluster => "KubernetesCluster",
-        SourceKind::Application => "Application",
-    };
-    format!("{source}/{} -> {}/{}", spec.source.name, spec.destination.kind, spec.destination.name)
 }
 
 fn connection(
@@ -65,13 +49,7 @@ fn connection(
     resolved: &Resolved,
 ) -> Result<(Note, Option<Connection>), Refusal> {
     validate::object(object).map_or(Ok(()), Err)?;
-    let recorded = state.status.get(&state::text_key(key)).and_then(|status| status.fields.get(REFERENCES));
-    let now = references(spec);
-    if let Some(first) = recorded.and_then(serde_json::Value::as_str).filter(|first| *first != now) {
-        let message =
-            format!("references are immutable: \"{now}\", expected \"{first}\"; delete and create it anew");
-        return Err(Refusal::new("Immutable", "spec", message));
-    }
+    references::unchanged(key, &object.spec, state)?;
     let instance = target("spec.destination", &key.namespace, &spec.destination, snapshot, resolved)?;
     let source = source(key, &spec.source, &instance, snapshot, resolved)?;
     let Some(destination) = resolved.destinations.get(&instance) else {
@@ -235,7 +213,14 @@ fn application(
         let field = format!("spec.services[{index}]");
         let name = format!("{}-{}", key.name, service.name);
         let own = ObjectKey::new(Kind::ServiceConnection, &key.namespace, name);
-        let reference = if snapshot.objects.contains_key(&own) || !managed.insert(own.clone()) {
+        let too_long = value::dns_subdomain(&own.name).err();
+        let reference = if let Some(message) = too_long {
+            Err(Refusal::new(
+                "Invalid",
+                &format!("{field}.name"),
+                format!("its connection would be {message}"),
+            ))
+        } else if snapshot.objects.contains_key(&own) || !managed.insert(own.clone()) {
             let message =
                 format!("{own} exists already and is not of this Application, expected a free name");
             Err(Refusal::new("NameTaken", &format!("{field}.name"), message))

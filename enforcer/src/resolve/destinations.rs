@@ -1,6 +1,8 @@
 //! Instances and the logical databases on them: what a connection may lead to.
 
-use super::{Destination, DestinationPort, Note, Refusal, Resolved, Verdict, gateways, of_kinds};
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{Destination, DestinationPort, Note, Refusal, Resolved, Verdict, gateways, of_kinds, references};
 use crate::{
     model::{DatabaseSpec, InstanceSpec, Kind, Object, ObjectKey, Protocol, Spec},
     state::{self, State},
@@ -9,18 +11,34 @@ use crate::{
 };
 
 pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
+    let holders = holders(state);
     for (key, object) in of_kinds(snapshot, &[Kind::KeyValueStore, Kind::MySQL, Kind::Postgres]) {
         if let Some(spec) = object.instance() {
-            let verdict = instance(key, object, spec, snapshot, state, resolved);
+            let verdict = instance(key, object, spec, snapshot, (state, &holders), resolved);
             resolved.conclude(key, verdict);
         }
     }
     for (key, object) in of_kinds(snapshot, &[Kind::MySQLDatabase, Kind::PostgresDatabase]) {
         if let Spec::MySQLDatabase(spec) | Spec::PostgresDatabase(spec) = &object.spec {
-            let verdict = database(key, object, spec, snapshot, resolved);
+            let verdict = database(key, object, spec, snapshot, state, resolved);
             resolved.conclude(key, verdict);
         }
     }
+}
+
+/// Who has which service address, by the text key: whoever had it first where a state file gives it twice.
+type Holders<'a> = BTreeMap<IpAddr, &'a str>;
+
+fn holders(state: &State) -> Holders<'_> {
+    let mut by_number: Vec<_> = state.services.iter().collect();
+    by_number.sort_by_key(|(text, allocation)| (allocation.number, *text));
+    let mut holders = Holders::new();
+    for (text, allocation) in by_number {
+        for address in [IpAddr::V4(allocation.v4), IpAddr::V6(allocation.v6)] {
+            holders.entry(address).or_insert(text);
+        }
+    }
+    holders
 }
 
 /// The instance that a destination of any kind means; `None` where there is none.
@@ -45,10 +63,11 @@ fn instance(
     object: &Object,
     spec: &InstanceSpec,
     snapshot: &Snapshot,
-    state: &State,
+    (state, holders): (&State, &Holders),
     resolved: &mut Resolved,
 ) -> Verdict {
     validate::object(object).map_or(Ok(()), Err)?;
+    free_name(key, snapshot)?;
     let ports = ports(key.kind, spec);
     let mut usable = Vec::new();
     let mut missing = Vec::new();
@@ -66,7 +85,14 @@ fn instance(
     } else {
         Note { reason: "SomeGatewaysNotFound", message: missing.join("; ") }
     };
-    let Some(allocation) = state.services.get(&state::text_key(key)) else { return Ok(Note::waiting(key)) };
+    let text = state::text_key(key);
+    let Some(allocation) = state.services.get(&text) else { return Ok(Note::waiting(key)) };
+    for address in [IpAddr::V4(allocation.v4), IpAddr::V6(allocation.v6)] {
+        if let Some(holder) = holders.get(&address).filter(|holder| **holder != text) {
+            let message = format!("{address} is the address of {holder}, expected one of its own");
+            return Err(Refusal::new("DuplicateAddress", "status.addresses", message));
+        }
+    }
     let endpoints: Vec<_> = spec.endpoints.iter().map(|endpoint| endpoint.address.to_canonical()).collect();
     let destination = Destination {
         key: key.clone(),
@@ -80,6 +106,19 @@ fn instance(
     };
     resolved.destinations.insert(key.clone(), destination);
     Ok(note)
+}
+
+/// The name in DNS is that of a Service. One that somebody else made is never taken over.
+fn free_name(key: &ObjectKey, snapshot: &Snapshot) -> Result<(), Refusal> {
+    let host = host_name(key);
+    let name = host.split('.').next().unwrap_or_default();
+    let service = ObjectKey::new(Kind::Service, &key.namespace, name);
+    if snapshot.objects.contains_key(&service) {
+        let message =
+            format!("{service} exists already and is not of this {}, expected a free name", key.kind);
+        return Err(Refusal::new("NameTaken", "metadata.name", message));
+    }
+    Ok(())
 }
 
 fn ports(kind: Kind, spec: &InstanceSpec) -> Vec<DestinationPort> {
@@ -136,8 +175,15 @@ fn through(
     for (number, endpoint) in spec.endpoints.iter().enumerate() {
         let address = endpoint.address.to_canonical();
         let field = format!("spec.endpoints[{number}].address");
-        if gateways::is_gateway_itself(gateway, address) {
-            let message = format!("{address} is TunnelGateway {name} itself, expected a host behind it");
+        if let Some(other) =
+            resolved.gateways.values().find(|other| gateways::is_gateway_itself(other, address))
+        {
+            let message =
+                format!("{address} is TunnelGateway {} itself, expected a host behind a gateway", other.name);
+            return Err(Refusal::new("BackendNotAllowed", &field, message));
+        }
+        if let Some(whose) = resolved.infrastructure.get(&address) {
+            let message = format!("{address} is an address {whose}, expected a host behind the gateway");
             return Err(Refusal::new("BackendNotAllowed", &field, message));
         }
         if let Some(range) = resolved.own_range(address) {
@@ -161,9 +207,11 @@ fn database(
     object: &Object,
     spec: &DatabaseSpec,
     snapshot: &Snapshot,
+    state: &State,
     resolved: &Resolved,
 ) -> Verdict {
     validate::object(object).map_or(Ok(()), Err)?;
+    references::unchanged(key, &object.spec, state)?;
     let Some(instance) = instance_of(key, snapshot) else { return Ok(Note::valid()) };
     usable("spec.instance", &instance, resolved)
         .map(|()| {

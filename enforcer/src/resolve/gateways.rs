@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     net::{IpAddr, SocketAddr},
 };
 
@@ -20,7 +21,7 @@ const DEFAULT_MTU: u32 = 1420;
 
 pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
     let endpoints = all_endpoints(snapshot);
-    let mut owners = BTreeMap::new();
+    let mut owners = Owners::default();
     for (key, object) in in_precedence(snapshot, state) {
         let verdict = match &object.spec {
             Spec::TunnelGateway(spec) => gateway(key, object, spec, state, &endpoints, &mut owners, resolved),
@@ -33,8 +34,33 @@ pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolve
     resolved.listed_ranges.dedup();
 }
 
-/// Who has which public key.
-type Owners = BTreeMap<[u8; 32], ObjectKey>;
+/// Who has what only one may have.
+#[derive(Default)]
+struct Owners {
+    /// Public keys.
+    keys: BTreeMap<[u8; 32], ObjectKey>,
+    /// Where the tunnels' datagrams go.
+    endpoints: BTreeMap<SocketAddr, ObjectKey>,
+    /// Addresses and blocks of the workload ranges.
+    addresses: BTreeMap<IpNet, ObjectKey>,
+    /// Cluster and Kubernetes' name of a node.
+    nodes: BTreeMap<(String, String), ObjectKey>,
+}
+
+/// Takes all of it for the object, or nothing where somebody has a part of it.
+fn take<T: Ord + Clone + Display>(
+    owned: &mut BTreeMap<T, ObjectKey>,
+    wanted: &[T],
+    key: &ObjectKey,
+    (reason, field, what): (&'static str, &str, &str),
+) -> Result<(), Refusal> {
+    if let Some((thing, owner)) = wanted.iter().find_map(|thing| Some((thing, owned.get(thing)?))) {
+        let message = format!("{thing} is {what} of {owner}, expected one of its own");
+        return Err(Refusal::new(reason, field, message));
+    }
+    owned.extend(wanted.iter().map(|thing| (thing.clone(), key.clone())));
+    Ok(())
+}
 
 fn in_precedence<'a>(snapshot: &'a Snapshot, state: &State) -> Vec<(&'a ObjectKey, &'a Object)> {
     let number = |key: &ObjectKey| match key.kind {
@@ -76,20 +102,24 @@ fn gateway(
             return Err(Refusal::new("Invalid", &field, message));
         }
     }
-    let mut guarded = Vec::new();
+    // Guarded only denies: a range holds as soon as it is right, whatever else is wrong with the gateway.
+    let mut wrong = None;
     for (index, range) in spec.guarded_cidrs.iter().filter_map(|text| value::cidr(text).ok()).enumerate() {
-        if let Some((name, endpoint)) = all_endpoints.iter().find(|(_, end)| range.contains(&end.ip())) {
-            let field = format!("spec.guardedCIDRs[{index}]");
-            let message =
-                format!("{range} contains endpoint {endpoint} of TunnelGateway {name}, expected none");
-            return Err(Refusal::new("GuardedEndpoint", &field, message));
+        match guardable(range, all_endpoints, resolved) {
+            Ok(()) => resolved.listed_ranges.push(range),
+            Err((reason, message)) => {
+                let field = format!("spec.guardedCIDRs[{index}]");
+                wrong = wrong.or_else(|| Some(Refusal::new(reason, &field, message)));
+            }
         }
-        guarded.push(range);
     }
+    wrong.map_or(Ok(()), Err)?;
     let public_key = own_key(key, &spec.public_key, owners)?;
-    // Guarded only denies: it holds as soon as it is valid, whether or not the gateway has its address.
-    resolved.listed_ranges.extend(guarded);
+    let taken = ("DuplicateEndpoint", "spec.endpoints", "the endpoint");
+    take(&mut owners.endpoints, &endpoints, key, taken)?;
     let Some(allocation) = state.gateways.get(&key.name) else { return Ok(Note::waiting(key)) };
+    let addresses = [IpAddr::V4(allocation.v4).into(), IpAddr::V6(allocation.v6).into()];
+    take(&mut owners.addresses, &addresses, key, ADDRESS)?;
     let gateway = Gateway {
         name: key.name.clone(),
         number: allocation.number,
@@ -105,6 +135,37 @@ fn gateway(
     Ok(Note::valid())
 }
 
+const ADDRESS: (&str, &str, &str) = ("DuplicateAddress", "status.addresses", "the address");
+
+/// Whether a range may be denied to everybody: the nodes themselves must go on reaching gateways, each other, the API
+/// server and DNS, and our own ranges are guarded in their own way.
+fn guardable(
+    range: IpNet,
+    endpoints: &[(String, SocketAddr)],
+    resolved: &Resolved,
+) -> Result<(), (&'static str, String)> {
+    if let Some((name, endpoint)) = endpoints.iter().find(|(_, end)| range.contains(&end.ip())) {
+        let message = format!("{range} contains endpoint {endpoint} of TunnelGateway {name}, expected none");
+        return Err(("GuardedEndpoint", message));
+    }
+    let inside = resolved.infrastructure.iter().find(|(address, _)| range.contains(*address));
+    if let Some((address, whose)) = inside {
+        let message = format!("{range} contains {address}, an address {whose}, expected a range without it");
+        return Err(("GuardedInfrastructure", message));
+    }
+    if range.contains(&value::mapped()) {
+        return Err((
+            "Invalid",
+            format!("{range} contains all of IPv4 (::ffff:0:0/96), expected a range without it"),
+        ));
+    }
+    let own = resolved.service_ranges.iter().chain(&resolved.workload_ranges);
+    if let Some(own) = own.copied().find(|own| own.contains(&range)) {
+        return Err(("Invalid", format!("{range} lies in our range {own}, which is guarded anyway")));
+    }
+    Ok(())
+}
+
 fn node(
     key: &ObjectKey,
     object: &Object,
@@ -115,7 +176,18 @@ fn node(
 ) -> Verdict {
     validate::object(object).map_or(Ok(()), Err)?;
     let public_key = own_key(key, &spec.public_key, owners)?;
+    let name = if spec.node.is_empty() { &key.name } else { &spec.node };
+    let node = (spec.cluster.clone(), name.clone());
+    if let Some(owner) = owners.nodes.get(&node) {
+        let message = format!("\"{name}\" of cluster \"{}\" is the node of {owner} already", spec.cluster);
+        return Err(Refusal::new("DuplicateNode", "spec.node", message));
+    }
+    owners.nodes.insert(node, key.clone());
     let Some(allocation) = state.nodes.get(&key.name) else { return Ok(Note::waiting(key)) };
+    let blocks = allocation.blocks.iter().map(|block| IpNet::V4(*block));
+    let own = [IpAddr::V4(allocation.v4).into(), IpAddr::V6(allocation.v6).into(), allocation.subnet.into()];
+    let addresses: Vec<IpNet> = blocks.chain(own).collect();
+    take(&mut owners.addresses, &addresses, key, ADDRESS)?;
     let node = Node {
         name: key.name.clone(),
         number: allocation.number,
@@ -134,11 +206,11 @@ fn node(
 fn own_key(key: &ObjectKey, text: &str, owners: &mut Owners) -> Result<[u8; 32], Refusal> {
     let field = "spec.publicKey";
     let public_key = value::public_key(text).map_err(|message| Refusal::new("Invalid", field, message))?;
-    if let Some(owner) = owners.get(&public_key) {
+    if let Some(owner) = owners.keys.get(&public_key) {
         let message = format!("\"{text}\" is the key of {owner}, expected a key of its own");
         return Err(Refusal::new("DuplicateKey", field, message));
     }
-    owners.insert(public_key, key.clone());
+    owners.keys.insert(public_key, key.clone());
     Ok(public_key)
 }
 

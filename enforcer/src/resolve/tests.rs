@@ -1,7 +1,9 @@
 //! Precedence, authority and immutability, as values.
 
 use super::*;
-use crate::{controller::allocate, source::manifests, state::ObjectStatus};
+use crate::{controller, controller::allocate, source::manifests, state::ObjectStatus};
+
+mod authority;
 
 const GATEWAY: &str = r#"
 apiVersion: enforcer.dev/v1alpha1
@@ -111,7 +113,8 @@ fn other_namespaces_count_only_where_every_gateway_says_so() {
     assert_eq!(limit(&wide), None);
     assert_eq!(condition(&wide, Kind::ServiceConnection, "web"), "True Valid: ");
 
-    let second = GATEWAY.replace("eu-1", "eu-2").replace("AAE=", "AAI=");
+    let second =
+        GATEWAY.replace("eu-1", "eu-2").replace("AAE=", "AAI=").replace("203.0.113.1:", "203.0.113.2:");
     let both = POSTGRES.replace("[eu-1]", "[eu-1, eu-2]");
     assert_eq!(limit(&resolved(&[&open, &second, &both, &everywhere])).as_deref(), Some("shop"));
 }

@@ -6,8 +6,9 @@
 //! any more is gone when the whole folder has rested: an editor that saves by renaming, or an object that moves to
 //! another file, takes nothing away in between.
 //!
-//! An object keeps its last good state while its document is refused, and all objects of the folder keep theirs while
-//! the folder cannot be read: a slip of the pen revokes nothing.
+//! An object keeps its last good state while its document is refused, over restarts as well (`accepted`), and all
+//! objects of the folder keep theirs while the folder cannot be read: a slip of the pen revokes nothing. Deleting the
+//! document or its file does.
 
 use std::{
     fs,
@@ -21,12 +22,14 @@ use tokio::sync::watch;
 
 use crate::{changes::Changes, store::Snapshot};
 
+mod accepted;
 mod folder;
 mod message;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+use accepted::Accepted;
 use folder::Folder;
 
 /// The folder is looked at this often even if no event says so: inotify does not see every file system.
@@ -48,18 +51,32 @@ pub fn read_text(name: &str, text: &str) -> Snapshot {
     Folder::of_text(name, text).snapshot(1)
 }
 
+/// Where it is kept what was accepted.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    /// In this folder, which is the role's own.
+    Own(PathBuf),
+    /// Another role keeps it there.
+    Others(PathBuf),
+}
+
 /// Reads the folder and follows it from a task of its own until nobody listens any more. The channel has the first
 /// state from the start. Call it from within a tokio runtime.
-pub fn watch(dir: impl Into<PathBuf>) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
+pub fn watch(dir: impl Into<PathBuf>, memory: Memory) -> anyhow::Result<watch::Receiver<Arc<Snapshot>>> {
     let dir = dir.into();
     let metadata =
         fs::metadata(&dir).with_context(|| format!("cannot read the manifests in {}", dir.display()))?;
     anyhow::ensure!(metadata.is_dir(), "--manifests {}: expected a folder", dir.display());
     let mut changes = Changes::of(&dir);
-    let mut folder = Folder::new(&dir);
+    let accepted = match memory {
+        Memory::Own(dir) => Accepted::open(dir, true),
+        Memory::Others(dir) => Accepted::open(dir, false),
+    };
+    let mut folder = Folder::new(&dir).remembering(accepted);
     folder.read_all();
     let mut revision = 1;
     let (sender, receiver) = watch::channel(Arc::new(folder.snapshot(revision)));
+    folder.keep();
     tokio::spawn(async move {
         loop {
             let longest = if folder.rests() { RESCAN } else { SETTLE };
@@ -76,6 +93,7 @@ pub fn watch(dir: impl Into<PathBuf>) -> anyhow::Result<watch::Receiver<Arc<Snap
                 revision += 1;
                 sender.send_replace(Arc::new(next));
             }
+            folder.keep();
         }
     });
     Ok(receiver)

@@ -50,6 +50,13 @@ pub fn default_path(manifests: &Path) -> PathBuf {
     name.into()
 }
 
+/// Where the controller keeps what it has accepted of the manifests: beside its state file.
+pub fn accepted_path(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(".accepted");
+    name.into()
+}
+
 /// `None`: there is no such file.
 pub fn load(path: &Path) -> Result<Option<State>, StateError> {
     match fs::read(path) {

@@ -1,9 +1,9 @@
 //! Single values: from their text to what they mean, or what was expected instead.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::model::Protocol;
 
@@ -59,11 +59,20 @@ pub fn cidr(text: &str) -> Result<IpNet, String> {
     let range: IpNet = text
         .parse()
         .map_err(|_| format!("\"{text}\" is not a range of addresses, expected ADDRESS/LENGTH"))?;
+    // One thing has one name: checks of IPv4 ranges would not see it.
+    if mapped().contains(&range) {
+        return Err(format!("\"{text}\" is IPv4 written as IPv6, expected it as IPv4"));
+    }
     if range.addr() == range.network() {
         Ok(range)
     } else {
         Err(format!("\"{text}\" has bits behind its prefix, expected {}", range.trunc()))
     }
+}
+
+/// Where IPv4 lies in IPv6, in maps as well.
+pub fn mapped() -> IpNet {
+    Ipv6Net::new_assert(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96).into()
 }
 
 /// Address and port of a tunnel's UDP socket.

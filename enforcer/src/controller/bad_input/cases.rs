@@ -296,7 +296,7 @@ fn administrators() -> Vec<Case> {
         postgres(
             "the gateway as backend",
             "{gateways: [eu-1], endpoints: [{address: 203.0.113.1}]}",
-            "bad.yaml: Postgres shop/bad: spec.endpoints[0].address: 203.0.113.1 is TunnelGateway eu-1 itself, expected a host behind it",
+            "bad.yaml: Postgres shop/bad: spec.endpoints[0].address: 203.0.113.1 is TunnelGateway eu-1 itself, expected a host behind a gateway",
         ),
         postgres(
             "our own range as backend",

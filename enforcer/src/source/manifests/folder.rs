@@ -8,7 +8,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::{LONGEST_UNREST, SETTLE, parse};
+use super::{LONGEST_UNREST, SETTLE, accepted::Accepted, parse};
 use crate::{
     model::{Object, ObjectKey},
     store::{Problem, Snapshot},
@@ -30,6 +30,9 @@ pub(super) struct Folder {
     hurried: Option<Instant>,
     /// Why the folder could not be read.
     problem: Option<Problem>,
+    /// The file that an object is taken from: the first that had it, for as long as it has it.
+    owners: BTreeMap<ObjectKey, String>,
+    accepted: Option<Accepted>,
 }
 
 /// What one file says.
@@ -37,6 +40,8 @@ pub(super) struct Folder {
 struct File {
     read: Print,
     objects: parse::Objects,
+    /// Objects whose document is refused, as they were before.
+    kept: BTreeSet<ObjectKey>,
     problems: Vec<Problem>,
     incomplete: bool,
     /// It could not be read and is tried again at every look.
@@ -65,7 +70,29 @@ impl Folder {
             leaving: BTreeMap::new(),
             hurried: None,
             problem: None,
+            owners: BTreeMap::new(),
+            accepted: None,
         }
+    }
+
+    /// Takes over what was accepted before this process began.
+    pub fn remembering(mut self, accepted: Accepted) -> Self {
+        for (name, objects) in accepted.all() {
+            self.owners.extend(objects.keys().map(|key| (key.clone(), name.clone())));
+        }
+        self.accepted = Some(accepted);
+        self
+    }
+
+    /// Keeps what is accepted for the next process. A folder that cannot be read says nothing about its files.
+    pub fn keep(&mut self) {
+        let (Some(accepted), None) = (&mut self.accepted, &self.problem) else { return };
+        let owners = &self.owners;
+        let own = |(name, file): (&String, &File)| {
+            let own = file.objects.iter().filter(|(key, _)| owners.get(*key) == Some(name));
+            (name.clone(), own.map(|(key, object)| (key.clone(), Arc::clone(object))).collect())
+        };
+        accepted.keep(&self.files.iter().map(own).collect());
     }
 
     pub fn of_text(name: &str, text: &str) -> Self {
@@ -86,6 +113,8 @@ impl Folder {
             }
             Err(error) => self.problem = Some(self.unreadable(&error)),
         }
+        // What was taken away while nobody looked has rested.
+        self.leaving.clear();
     }
 
     /// Nothing waits until it is believed.
@@ -184,7 +213,11 @@ impl Folder {
         if print.is_none() {
             self.files.remove(name);
         } else {
-            let file = self.files.entry(name.to_owned()).or_default();
+            let accepted = &self.accepted;
+            let file = self.files.entry(name.to_owned()).or_insert_with(|| File {
+                objects: accepted.as_ref().map(|accepted| accepted.of(name)).unwrap_or_default(),
+                ..File::default()
+            });
             file.read = print;
             file.read_from(&self.dir.join(name), name);
         }
@@ -196,25 +229,31 @@ impl Folder {
         }
     }
 
-    pub fn snapshot(&self, revision: u64) -> Snapshot {
+    pub fn snapshot(&mut self, revision: u64) -> Snapshot {
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
         snapshot.problems.extend(self.problem.clone());
         snapshot.incomplete = self.problem.is_some() || self.files.values().any(|file| file.incomplete);
-        for (name, file) in &self.files {
+        let files = &self.files;
+        self.owners.retain(|key, name| files.get(name).is_some_and(|file| file.objects.contains_key(key)));
+        for (name, file) in files {
             snapshot.problems.extend(file.problems.iter().cloned());
             for (key, object) in &file.objects {
-                if let Some(first) = snapshot.origins.get(key) {
+                let owner = self.owners.entry(key.clone()).or_insert_with(|| name.clone());
+                if owner != name {
                     snapshot.problems.push(Problem {
                         origin: name.clone(),
                         object: key.to_string(),
                         field: String::new(),
-                        message: format!("stands in {first} already, which is used"),
+                        message: format!("stands in {owner} already, which is used"),
                     });
                     continue;
                 }
                 snapshot.origins.insert(key.clone(), name.clone());
                 snapshot.objects.insert(key.clone(), object.clone());
             }
+            let why = || file.problems.first().map(ToString::to_string).unwrap_or_default();
+            let kept = file.kept.iter().filter(|key| self.owners.get(*key) == Some(name));
+            snapshot.kept.extend(kept.map(|key| (key.clone(), why())));
         }
         for (key, Leaving { object, origin }) in &self.leaving {
             if !snapshot.objects.contains_key(key) {
@@ -235,6 +274,7 @@ impl File {
     fn take(&mut self, name: &str, text: &str) {
         let content = parse::file(name, text, &self.objects);
         self.objects = content.objects;
+        self.kept = content.kept;
         self.problems = content.problems;
         self.incomplete = content.incomplete;
     }
@@ -251,6 +291,7 @@ impl File {
                     field: String::new(),
                     message: format!("cannot be read: {error}"),
                 }];
+                self.kept = self.objects.keys().cloned().collect();
                 self.incomplete = true;
             }
         }

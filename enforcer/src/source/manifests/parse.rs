@@ -3,14 +3,17 @@
 //! Our own kinds are taken strictly (a field that we do not know is a mistake of the author), Namespace and Pod
 //! leniently (they are Kubernetes' and have many fields that do not concern us).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::de::DeserializeOwned;
 use serde_norway::{Mapping, Value};
 
 use super::message::{Complaint, MISSING, choices, complaint, show};
 use crate::{
-    model::{API_VERSION, Kind, Metadata, Object, ObjectKey, PodSpec, PodStatus, Spec},
+    model::{EndpointSlice, Kind, Metadata, Object, ObjectKey, Spec},
     store::Problem,
     validate,
 };
@@ -19,6 +22,8 @@ pub(super) type Objects = BTreeMap<ObjectKey, Arc<Object>>;
 
 pub(super) struct Content {
     pub objects: Objects,
+    /// Those that are what they were before, because their document is refused.
+    pub kept: BTreeSet<ObjectKey>,
     pub problems: Vec<Problem>,
     /// See [`crate::store::Snapshot`].
     pub incomplete: bool,
@@ -52,6 +57,7 @@ pub(super) fn file(origin: &str, text: &str, previous: &Objects) -> Content {
         origin,
         previous,
         objects: Objects::new(),
+        kept: BTreeSet::new(),
         problems: Vec::new(),
         lost: false,
         missed: false,
@@ -98,6 +104,7 @@ struct Reader<'a> {
     origin: &'a str,
     previous: &'a Objects,
     objects: Objects,
+    kept: BTreeSet<ObjectKey>,
     problems: Vec<Problem>,
     /// Part of the file is of no known object: nothing that stood in it before may be taken as removed.
     lost: bool,
@@ -159,8 +166,15 @@ impl Reader<'_> {
     /// Takes the last good state; false where there is none.
     fn keep(&mut self, key: &ObjectKey) -> bool {
         let Some(object) = self.previous.get(key) else { return false };
-        self.objects.entry(key.clone()).or_insert_with(|| object.clone());
+        self.hold(key, object);
         true
+    }
+
+    fn hold(&mut self, key: &ObjectKey, object: &Arc<Object>) {
+        if !self.objects.contains_key(key) {
+            self.objects.insert(key.clone(), object.clone());
+            self.kept.insert(key.clone());
+        }
     }
 
     fn unreadable(&mut self, name: &str, error: &str) {
@@ -181,10 +195,15 @@ impl Reader<'_> {
     fn finish(mut self) -> Content {
         if self.lost {
             for (key, object) in self.previous {
-                self.objects.entry(key.clone()).or_insert_with(|| object.clone());
+                self.hold(key, object);
             }
         }
-        Content { objects: self.objects, problems: self.problems, incomplete: self.lost || self.missed }
+        Content {
+            objects: self.objects,
+            kept: self.kept,
+            problems: self.problems,
+            incomplete: self.lost || self.missed,
+        }
     }
 }
 
@@ -202,16 +221,12 @@ fn object(value: &Value) -> Result<Object, Refusal> {
     let metadata = metadata(kind, document)?;
     let key = ObjectKey::new(kind, &metadata.namespace, &metadata.name);
     let refuse = |complaint| Refusal { identity: Identity::Object(key.clone()), complaint };
-    if strict(kind) {
+    if kind.is_ours() {
         let fields = ["apiVersion", "kind", "metadata", "spec", "status"];
         known_fields("", document, &fields).map_err(refuse)?;
     }
     let spec = spec(kind, document).map_err(refuse)?;
     Ok(Object { metadata, spec })
-}
-
-const fn strict(kind: Kind) -> bool {
-    !matches!(kind, Kind::Namespace | Kind::Pod)
 }
 
 fn unknown(field: &str, message: String) -> Refusal {
@@ -227,25 +242,26 @@ fn kind(document: &Mapping) -> Result<Kind, Refusal> {
     let (version, name) = (text("apiVersion")?, text("kind")?);
     let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
     let expected = match kind {
-        Some(Kind::Namespace | Kind::Pod) => "v1",
-        Some(_) => API_VERSION,
+        Some(kind) => kind.api_version(),
         None if version.starts_with("enforcer.dev") => {
             let kinds: Vec<_> =
-                Kind::ALL.iter().filter(|kind| strict(**kind)).map(|kind| kind.name()).collect();
+                Kind::ALL.iter().filter(|kind| kind.is_ours()).map(|kind| kind.name()).collect();
             return Err(unknown("kind", format!("\"{name}\", {}", choices(name, &kinds))));
         }
-        None => {
-            let complaint = Complaint {
-                field: "kind".to_owned(),
-                message: format!("\"{name}\" of {version} is not used here"),
-            };
-            return Err(Refusal { identity: Identity::Foreign(title(name, document)), complaint });
-        }
+        None => return Err(foreign(name, version, document)),
     };
     match kind {
         Some(kind) if version == expected => Ok(kind),
+        // Others have a Service and a Node, too.
+        Some(kind) if !kind.is_ours() && version != "v1" => Err(foreign(name, version, document)),
         _ => Err(unknown("apiVersion", format!("\"{version}\", expected \"{expected}\" for a {name}"))),
     }
+}
+
+fn foreign(kind: &str, version: &str, document: &Mapping) -> Refusal {
+    let message = format!("\"{kind}\" of {version} is not used here");
+    let complaint = Complaint { field: "kind".to_owned(), message };
+    Refusal { identity: Identity::Foreign(title(kind, document)), complaint }
 }
 
 /// `Deployment shop/web`, as far as the document says.
@@ -268,7 +284,7 @@ fn metadata(kind: Kind, document: &Mapping) -> Result<Metadata, Refusal> {
     }
     let key = ObjectKey::new(kind, &metadata.namespace, &metadata.name);
     let refuse = |complaint| Refusal { identity: Identity::Object(key.clone()), complaint };
-    if let (true, Value::Mapping(fields)) = (strict(kind), value) {
+    if let (true, Value::Mapping(fields)) = (kind.is_ours(), value) {
         known_fields("metadata", fields, METADATA_FIELDS).map_err(refuse)?;
     }
     if kind.namespaced() && metadata.namespace.is_empty() {
@@ -298,12 +314,11 @@ fn known_fields(prefix: &str, mapping: &Mapping, known: &[&str]) -> Result<(), C
 fn spec(kind: Kind, document: &Mapping) -> Result<Spec, Complaint> {
     match kind {
         Kind::Namespace => Ok(Spec::Namespace),
-        Kind::Pod => {
-            let spec: PodSpec =
-                document.get("spec").map_or_else(|| Ok(PodSpec::default()), |v| read("spec", v))?;
-            let status =
-                document.get("status").map_or_else(|| Ok(PodStatus::default()), |v| read("status", v))?;
-            Ok(Spec::Pod(spec, status))
+        Kind::Node => optional("status", document).map(Spec::Node),
+        Kind::Pod => Ok(Spec::Pod(optional("spec", document)?, optional("status", document)?)),
+        Kind::Service => optional("spec", document).map(Spec::Service),
+        Kind::EndpointSlice => {
+            optional("endpoints", document).map(|endpoints| Spec::EndpointSlice(EndpointSlice { endpoints }))
         }
         Kind::ServiceConnection => required(document).map(Spec::ServiceConnection),
         Kind::KeyValueStore => required(document).map(Spec::KeyValueStore),
@@ -320,6 +335,13 @@ fn spec(kind: Kind, document: &Mapping) -> Result<Spec, Complaint> {
 fn required<T: DeserializeOwned>(document: &Mapping) -> Result<T, Complaint> {
     let missing = || Complaint { field: "spec".to_owned(), message: MISSING.to_owned() };
     read("spec", document.get("spec").ok_or_else(missing)?)
+}
+
+fn optional<T: DeserializeOwned + Default>(field: &str, document: &Mapping) -> Result<T, Complaint> {
+    match document.get(field) {
+        None | Some(Value::Null) => Ok(T::default()),
+        Some(value) => read(field, value),
+    }
 }
 
 fn read<T: DeserializeOwned>(prefix: &str, value: &Value) -> Result<T, Complaint> {

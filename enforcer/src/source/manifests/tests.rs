@@ -10,7 +10,9 @@ use std::{
 
 use tokio::sync::watch::Receiver;
 
-use super::{LONGEST_UNREST, SETTLE, folder::Folder, load, watch};
+mod restart;
+
+use super::{LONGEST_UNREST, Memory, SETTLE, folder::Folder, load, watch};
 use crate::{
     model::{Kind, ObjectKey},
     store::Snapshot,
@@ -33,6 +35,7 @@ impl std::ops::Deref for Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         let _absent = fs::remove_dir_all(&self.0);
+        let _absent = fs::remove_dir_all(self.0.with_extension("accepted"));
     }
 }
 
@@ -52,6 +55,10 @@ fn database(name: &str, database: &str) -> String {
         "apiVersion: enforcer.dev/v1alpha1\nkind: PostgresDatabase\nmetadata: {{name: {name}, namespace: shop}}\n\
          spec: {{instance: pg, database: {database}}}\n"
     )
+}
+
+fn own(dir: &Path) -> Memory {
+    Memory::Own(dir.with_extension("accepted"))
 }
 
 fn names(snapshot: &Snapshot) -> Vec<String> {
@@ -117,7 +124,7 @@ fn the_first_file_wins_a_name() {
 async fn a_slip_of_the_pen_removes_nothing() {
     let dir = folder("slip");
     write(&dir, "a.yaml", &format!("{}---\n{}", database("orders", "one"), database("users", "two")));
-    let mut receiver = watch(&*dir).expect("the folder is there");
+    let mut receiver = watch(&*dir, own(&dir)).expect("the folder is there");
     let good = receiver.borrow_and_update().clone();
     assert_eq!(names(&good), ["PostgresDatabase shop/orders", "PostgresDatabase shop/users"]);
 
@@ -149,7 +156,7 @@ async fn a_slip_of_the_pen_removes_nothing() {
 async fn saves_by_renaming_and_removals_are_seen() {
     let dir = folder("rename");
     write(&dir, "a.yaml", SHOP);
-    let mut receiver = watch(&*dir).expect("the folder is there");
+    let mut receiver = watch(&*dir, own(&dir)).expect("the folder is there");
     receiver.mark_unchanged();
 
     write(&dir, ".a.yaml.new", &format!("{SHOP}---\n{BLOG}"));
@@ -167,7 +174,7 @@ async fn saves_by_renaming_and_removals_are_seen() {
 async fn a_folder_that_vanishes_removes_nothing() {
     let dir = folder("vanish");
     write(&dir, "a.yaml", SHOP);
-    let mut receiver = watch(&*dir).expect("the folder is there");
+    let mut receiver = watch(&*dir, own(&dir)).expect("the folder is there");
     fs::rename(&*dir, dir.with_extension("away")).expect("the folder to be movable");
     let snapshot = until(&mut receiver, |snapshot| !snapshot.problems.is_empty()).await;
     assert_eq!(names(&snapshot), ["Namespace shop"]);

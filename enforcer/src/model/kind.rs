@@ -1,0 +1,99 @@
+//! The kinds of objects.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::API_VERSION;
+
+/// Every kind that a source can deliver.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Kind {
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    EndpointSlice,
+    ServiceConnection,
+    KeyValueStore,
+    MySQL,
+    MySQLDatabase,
+    Postgres,
+    PostgresDatabase,
+    Application,
+    TunnelGateway,
+    TunnelNode,
+}
+
+impl Kind {
+    pub const ALL: &[Self] = &[
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::ServiceConnection,
+        Self::KeyValueStore,
+        Self::MySQL,
+        Self::MySQLDatabase,
+        Self::Postgres,
+        Self::PostgresDatabase,
+        Self::Application,
+        Self::TunnelGateway,
+        Self::TunnelNode,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ServiceConnection => "ServiceConnection",
+            Self::KeyValueStore => "KeyValueStore",
+            Self::MySQL => "MySQL",
+            Self::MySQLDatabase => "MySQLDatabase",
+            Self::Postgres => "Postgres",
+            Self::PostgresDatabase => "PostgresDatabase",
+            Self::Application => "Application",
+            Self::TunnelGateway => "TunnelGateway",
+            Self::TunnelNode => "TunnelNode",
+        }
+    }
+
+    /// Group and version.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            _ => API_VERSION,
+        }
+    }
+
+    /// Kinds of `enforcer.dev`; the others are Kubernetes' own, of which only some fields are known here.
+    pub const fn is_ours(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::EndpointSlice)
+    }
+
+    /// Cluster-scoped kinds have no namespace.
+    pub const fn namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node | Self::TunnelGateway | Self::TunnelNode)
+    }
+
+    /// Kinds that have an address of their own: instances, not the logical databases on them.
+    pub const fn is_instance(self) -> bool {
+        matches!(self, Self::KeyValueStore | Self::MySQL | Self::Postgres)
+    }
+
+    /// Kinds that a connection may lead to.
+    pub const fn is_destination(self) -> bool {
+        self.is_instance() || matches!(self, Self::MySQLDatabase | Self::PostgresDatabase)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
