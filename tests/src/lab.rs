@@ -12,6 +12,7 @@ pub mod capture;
 pub mod clean;
 pub mod client;
 pub mod command;
+pub mod destination;
 pub mod manifests;
 pub mod network;
 pub mod query;
