@@ -11,11 +11,14 @@
 
 mod announced;
 mod apply;
+mod args;
 mod cycle;
 mod devices;
+mod ending;
 mod events;
 mod pair;
 mod pods;
+mod prepare;
 mod revoke;
 mod start;
 mod traffic;
@@ -43,51 +46,16 @@ use tokio::{
 use crate::{
     announce::client::AckUpdate,
     compile::{Ledger, Pair},
-    control::{self, View},
+    control::{self, MonitorEvent, View},
     datapath::kernel::{Events, KernelNode, Options, namespace_inode},
     keygen, netlink,
     resolve::{Node, Resolved},
     source, state,
     store::Snapshot,
-    tunnel::Mode,
 };
 
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Folder of YAML objects
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
-    /// The controller's state file [default: DIR.state.json]
-    #[arg(long, value_name = "FILE")]
-    state: Option<PathBuf>,
-    /// Name of this node's TunnelNode
-    #[arg(long, value_name = "NAME")]
-    node: String,
-    /// Name of the cluster, as ServiceConnections call it
-    #[arg(long, value_name = "NAME")]
-    cluster_name: String,
-    /// The node's private key, as `enforcer keygen` writes it
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Control socket and ledger [default: /run/enforcer/NODE]
-    #[arg(long, value_name = "DIR")]
-    run_dir: Option<PathBuf>,
-    /// Where programs, links and maps are pinned [default: /sys/fs/bpf/enforcer-NODE]
-    #[arg(long, value_name = "DIR")]
-    bpffs: Option<PathBuf>,
-    /// Namespace of the tunnel devices [default: /run/netns/enforcer-NODE]
-    #[arg(long, value_name = "PATH")]
-    tunnel_netns: Option<PathBuf>,
-    /// Kind of tunnel devices
-    #[arg(long, value_enum, default_value = "auto")]
-    tunnel: Mode,
-    /// cgroup (v2) below which connects are judged [default: the root]
-    #[arg(long, value_name = "PATH")]
-    cgroup_root: Option<PathBuf>,
-    /// Most flows of one pod
-    #[arg(long, value_name = "COUNT", default_value_t = 16_384)]
-    flow_quota: u32,
-}
+pub use args::Args;
+pub use prepare::prepare;
 
 /// Between two looks at the clock, counters and tunnels.
 const TICK: Duration = Duration::from_secs(1);
@@ -119,6 +87,9 @@ pub(crate) struct Agent {
     announced: announced::Announced,
     applied: apply::Applied,
     conditions: view::Conditions,
+    ending: ending::Ending,
+    /// What a predecessor may have left to be ended has been looked for.
+    swept: bool,
     /// Everything that guards is attached.
     guarded: bool,
     /// Devices, routes and tunnels are to be compared with the objects.
@@ -133,6 +104,7 @@ pub(crate) struct Agent {
     traffic: BTreeMap<u32, GrantStats>,
     names: watch::Sender<events::Names>,
     view: watch::Sender<View>,
+    monitor: broadcast::Sender<MonitorEvent>,
 }
 
 /// Runs the role until it is told to end. What it has set up stays.
@@ -140,7 +112,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let run_dir = args.run_dir.clone().unwrap_or_else(|| Path::new("/run/enforcer").join(&args.node));
     let lock = start::lock(&run_dir)?;
     let (mut agent, inputs, outputs) = open(args, &run_dir, lock)?;
-    let (monitor, _) = broadcast::channel(MONITOR_BACKLOG);
+    let monitor = agent.monitor.clone();
     let socket = run_dir.join("agent.sock");
     let control = tokio::spawn(control::serve(socket, outputs.view, Some(monitor.clone())));
     if let Some(events) = outputs.events {
@@ -183,6 +155,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         netns: common.netns.clone(),
         _lock: lock,
         applied: apply::Applied::adopt(&datapath)?,
+        ending: ending::Ending::start(datapath.orphans()?).context("cannot start a thread")?,
         datapath,
         ledger,
         ledger_file,
@@ -199,6 +172,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         tunnels_common: common,
         announced,
         conditions: view::Conditions::default(),
+        swept: false,
         guarded: false,
         look_around: true,
         ticks: 0,
@@ -209,6 +183,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         traffic: BTreeMap::new(),
         names,
         view,
+        monitor: broadcast::channel(MONITOR_BACKLOG).0,
         args,
     };
     Ok((agent, inputs, Outputs { events, names: names_receiver, view: view_receiver }))

@@ -69,6 +69,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Controller(args) => role::run(controller::run(args)),
         Command::Dns(args) => role::run(dns::run(args)),
+        Command::Agent(args) if args.is_boot_guard() => {
+            role::run(async move { Ok(out::data(&agent::prepare(&args).await?)?) })
+        }
         Command::Agent(args) => role::run(agent::run(args)),
         Command::Status(args) => ask::status(&args),
         Command::Get(args) => ask::get(&args),

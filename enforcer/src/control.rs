@@ -40,7 +40,8 @@ pub struct View {
 pub struct MonitorEvent {
     /// RFC 3339, UTC.
     pub time: String,
-    /// `denied`, `opened`, `reset`.
+    /// `denied`, `opened`, `reset`; `device-guarded`, with `interface` and `explanation` alone: a device that came has
+    /// its programs from this moment on.
     pub kind: String,
     /// `connect`, `from_pod`, …
     pub hook: String,

@@ -18,6 +18,7 @@ pub mod model;
 pub mod netlink;
 pub mod netns;
 pub mod reconcile;
+pub mod reset;
 pub mod resolve;
 pub mod sockdiag;
 pub mod source;

@@ -119,6 +119,20 @@ impl Netlink {
         Ok(self.links().await?.into_iter().find(|link| link.name == name))
     }
 
+    /// Packets that have left through a device since it was made; `None`: it is gone.
+    pub async fn sent_packets(&self, ifindex: u32) -> Result<Option<u64>, NetlinkError> {
+        let mut links = self.handle.link().get().match_index(ifindex).execute();
+        let message =
+            match links.try_next().await.map_err(failed(format!("read the counts of device {ifindex}"))) {
+                Err(error) if error.errno() == Some(libc::ENODEV) => None,
+                result => result?,
+            };
+        Ok(message.into_iter().flat_map(|message| message.attributes).find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(stats) => Some(stats.tx_packets),
+            _ => None,
+        }))
+    }
+
     /// Makes a veth pair: `name` here, `peer` in `peer_netns`.
     pub async fn add_veth(
         &self,

@@ -3,9 +3,20 @@
 //! Whatever is compared is measured in turn, in pairs, in one run: a machine whose speed drifts does so for both.
 //! Ratios are of the two halves of a pair. Values are medians with the interval that holds the true one.
 
+mod behaviour;
+mod chart;
+mod compiling;
 mod empty;
 pub mod figure;
+mod grants;
+mod objects;
+mod policy;
+mod traffic;
+mod tunnels;
+mod unguarded;
 mod verdict;
+
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -20,6 +31,8 @@ pub struct Options {
     pub quick: bool,
     /// Metrics that begin with one of these; all where there is none.
     pub only: Vec<String>,
+    /// Where the scaling figures are drawn (SVG).
+    pub chart: Option<PathBuf>,
 }
 
 /// How much is measured.
@@ -41,7 +54,15 @@ struct Group {
     figures: fn(Scope) -> Result<Vec<Figure>>,
 }
 
-const GROUPS: &[Group] = &[Group { metrics: &["verdict_ns"], figures: verdict::figures }];
+const GROUPS: &[Group] = &[
+    Group { metrics: &["verdict_ns"], figures: verdict::figures },
+    Group { metrics: &["unguarded_pps_ratio", "unguarded_rr_ratio"], figures: unguarded::figures },
+    Group { metrics: &["tunnel_mbps", "tunnel_rr_us", "connect_us"], figures: tunnels::figures },
+    Group { metrics: &["revoke_ms", "announce_rtt_ms", "dead_gateway_ms"], figures: behaviour::figures },
+    Group { metrics: &["policy_vs_iptables", "policy_vs_nftables"], figures: policy::figures },
+    Group { metrics: &["compile_ms"], figures: compiling::figures },
+    Group { metrics: &["grant_to_kernel_ms", "agent_rss_mib", "kernel_map_mib"], figures: grants::figures },
+];
 
 impl Options {
     /// From the words of a command line; `None`: it is wrong.
@@ -53,6 +74,7 @@ impl Options {
                 "--json" => options.json = true,
                 "--quick" => options.quick = true,
                 "--only" => options.only.push((*args.next()?).to_owned()),
+                "--chart" => options.chart = Some(args.next()?.into()),
                 _ => return None,
             }
         }
@@ -71,6 +93,7 @@ pub fn run(options: &Options) -> Result<()> {
     let wanted = |group: &&Group| group.metrics.iter().any(|metric| options.wants(metric));
     let groups: Vec<&Group> = GROUPS.iter().filter(wanted).collect();
     ensure!(!groups.is_empty(), "no metric begins with {}", options.only.join(" or "));
+    let mut all = Vec::new();
     for group in groups {
         let figures = (group.figures)(scope).with_context(|| group.metrics.join(", "))?;
         for figure in figures.iter().filter(|figure| options.wants(figure.metric)) {
@@ -80,6 +103,11 @@ pub fn run(options: &Options) -> Result<()> {
                 println!("{figure}");
             }
         }
+        all.extend(figures);
+    }
+    if let Some(path) = &options.chart {
+        let drawn = chart::svg(&all).context("--chart draws policy_vs_…, none was measured")?;
+        fs::write(path, drawn).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

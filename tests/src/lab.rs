@@ -12,7 +12,7 @@ pub mod capture;
 pub mod clean;
 pub mod client;
 pub mod command;
-pub mod destination;
+pub mod crowd;
 pub mod manifests;
 pub mod network;
 pub mod query;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod hold;
 pub mod lab;
 pub mod packet;
 pub mod probe;

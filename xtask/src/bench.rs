@@ -1,5 +1,7 @@
 //! `bench`: setup, a release build, then the measurements of the lab (`tests/src/bench.rs`).
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::{build, process, setup};
@@ -15,6 +17,9 @@ pub struct Args {
     /// Small and with the development build: whether it works, in seconds
     #[arg(long)]
     quick: bool,
+    /// Draw the figures that grow with the number of rules (SVG)
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -30,6 +35,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     for metric in &args.only {
         lab.args(["--only", metric]);
+    }
+    if let Some(chart) = &args.chart {
+        // As the caller sees it: the lab runs in the root of the workspace.
+        lab.arg("--chart").arg(std::path::absolute(chart)?);
     }
     process::exec(&mut lab)
 }

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::{
-    Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, events, pair, revoke, traffic, tunnels,
+    Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, devices, ending, events, pair, revoke,
+    traffic, tunnels,
 };
 use crate::{
     compile::{Compiled, Input, Location, Pair, compile},
@@ -36,7 +37,7 @@ const STEP_NS: u128 = 100_000_000;
 pub struct Setup {
     node: Node,
     mtu: u32,
-    ranges: [Vec<IpNet>; 2],
+    ranges: [Vec<IpNet>; 3],
 }
 
 impl Agent {
@@ -82,7 +83,11 @@ impl Agent {
         let setup = Setup {
             node: node.clone(),
             mtu: mtus.values().copied().min().unwrap_or(1420),
-            ranges: [self.resolved.service_ranges.clone(), self.resolved.workload_ranges.clone()],
+            ranges: [
+                self.resolved.service_ranges.clone(),
+                self.resolved.workload_ranges.clone(),
+                self.resolved.listed_ranges.clone(),
+            ],
         };
         // Somebody took the pair or the tunnel netns away: everything that hung on it is made anew.
         self.guarded &= self.devices.links.contains_key(&self.pair.enforcer0) && self.netns.exists();
@@ -159,7 +164,8 @@ impl Agent {
                 _ => None,
             })
             .collect();
-        self.devices.sync(&mut self.datapath, self.pair.enforcer0, &behind, settled);
+        let guarded = self.devices.sync(&mut self.datapath, self.pair.enforcer0, &behind, settled);
+        self.tell_guarded(guarded);
 
         let compiled = self.compile(&node);
         // What is said to the kernel or a gateway must be known after a crash.
@@ -183,15 +189,38 @@ impl Agent {
         done.retry
     }
 
-    fn end_sessions(&self, revoked: &[enforcer_common::grant::GrantKey]) {
-        if revoked.is_empty() {
+    /// Says of devices that they are guarded, and what had left them before.
+    fn tell_guarded(&self, guarded: Vec<devices::Guarded>) {
+        if guarded.is_empty() {
+            return;
+        }
+        // From this moment on nothing leaves in clear; the count that is asked for now is of before, and may have
+        // more in it.
+        let time = events::now();
+        let monitor = self.monitor.clone();
+        tokio::spawn(async move {
+            let host = Netlink::open(None);
+            for device in guarded {
+                let sent = match &host {
+                    Ok(host) => host.sent_packets(device.ifindex).await.ok().flatten(),
+                    Err(_) => None,
+                };
+                // Without a listener there is nobody to be told.
+                let _nobody = monitor.send(events::device_guarded(&time, &device, sent));
+            }
+        });
+    }
+
+    fn end_sessions(&mut self, revoked: &[enforcer_common::grant::GrantKey]) {
+        // An agent that died in between may have taken grants away and ended nothing: once, everything is looked at.
+        let first = self.applied.is_exact() && !std::mem::replace(&mut self.swept, true);
+        if revoked.is_empty() && !first {
             return;
         }
         let uids = self.ledger.uids();
-        let doomed = revoke::doomed(revoked, &self.applied.compiled, &uids, |uid| self.pods.sockets(uid));
-        if !doomed.is_empty() {
-            tokio::task::spawn_blocking(move || revoke::destroy(&doomed));
-        }
+        let sockets = revoke::doomed(revoked, &self.applied.compiled, &uids, |uid| self.pods.sockets(uid));
+        let (netns, tunnel0) = (self.netns.clone(), self.pair.tunnel0);
+        self.ending.order(ending::Order { sockets, netns, tunnel0 });
     }
 
     fn publish_names(&self) {

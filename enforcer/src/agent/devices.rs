@@ -3,7 +3,12 @@
 //! Every device but `lo` is a wire until a pod is found behind it. A program of ours takes the place of another one in
 //! the same link, so that a device in transition has the one or the other, never none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
 
 use crate::{
     datapath::{
@@ -35,6 +40,15 @@ impl Part {
     }
 }
 
+/// A device that has its programs now, and had none of ours before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Guarded {
+    pub name: String,
+    pub ifindex: u32,
+    /// Since the kernel said that it is there; `None`: it was there before somebody looked.
+    pub after: Option<Duration>,
+}
+
 /// Devices of the host's namespace.
 #[derive(Default)]
 pub struct Devices {
@@ -43,6 +57,12 @@ pub struct Devices {
     parts: BTreeMap<u32, Part>,
     /// Devices that a dead agent left as pods'; they stay so until the pods are known.
     adopted: BTreeSet<u32>,
+    /// Devices that had a program when the agent began.
+    kept: BTreeSet<u32>,
+    /// When the kernel said that a device is there.
+    appeared: BTreeMap<u32, Instant>,
+    /// How long that was before it was guarded.
+    windows: BTreeMap<u32, Duration>,
     /// Why a device is not guarded.
     problems: BTreeMap<u32, String>,
     /// A device went away: its pins have to be collected.
@@ -53,11 +73,13 @@ impl Devices {
     /// Takes over what is attached already.
     pub fn adopt(&mut self, kernel: &KernelNode, host_netns: u64) -> Result<(), AttachError> {
         for attachment in kernel.attachments()? {
-            if let (Program::FromPod, Target::Device { netns, ifindex, .. }) =
-                (attachment.program, &attachment.target)
-                && *netns == host_netns
+            if let Target::Device { netns, ifindex, .. } = attachment.target
+                && netns == host_netns
             {
-                self.adopted.insert(*ifindex);
+                self.kept.insert(ifindex);
+                if attachment.program == Program::FromPod {
+                    self.adopted.insert(ifindex);
+                }
             }
         }
         Ok(())
@@ -77,9 +99,12 @@ impl Devices {
     /// Takes one event over and returns the device's index if anything that matters is different.
     pub fn event(&mut self, event: DeviceEvent) -> Option<u32> {
         match event {
-            DeviceEvent::Changed(link) => {
+            DeviceEvent::Changed(link, when) => {
                 let ifindex = link.ifindex;
                 let before = self.links.insert(ifindex, link);
+                if before.is_none() {
+                    self.appeared.insert(ifindex, when);
+                }
                 (before.as_ref() != self.links.get(&ifindex)).then_some(ifindex)
             }
             DeviceEvent::Removed { ifindex, .. } => {
@@ -95,10 +120,21 @@ impl Devices {
         self.parts.remove(&ifindex);
         self.problems.remove(&ifindex);
         self.adopted.remove(&ifindex);
+        self.kept.remove(&ifindex);
+        self.appeared.remove(&ifindex);
+        self.windows.remove(&ifindex);
     }
 
-    /// Attaches and detaches what is missing or too much. `pods` are the devices that pods were found behind.
-    pub fn sync(&mut self, kernel: &mut KernelNode, enforcer0: u32, pods: &BTreeSet<u32>, settled: bool) {
+    /// Attaches and detaches what is missing or too much, and returns what is guarded from now on. `pods` are the
+    /// devices that pods were found behind.
+    pub fn sync(
+        &mut self,
+        kernel: &mut KernelNode,
+        enforcer0: u32,
+        pods: &BTreeSet<u32>,
+        settled: bool,
+    ) -> Vec<Guarded> {
+        let mut news = Vec::new();
         if settled {
             self.adopted.clear();
         }
@@ -116,8 +152,13 @@ impl Devices {
             match change(kernel, &device, part) {
                 Ok(()) => {
                     tracing::debug!(device = link.name, ?part, "device is guarded");
-                    self.parts.insert(link.ifindex, part);
                     self.problems.remove(&link.ifindex);
+                    let before = self.parts.insert(link.ifindex, part);
+                    if before.is_none() && !self.kept.contains(&link.ifindex) {
+                        let after = self.appeared.get(&link.ifindex).map(Instant::elapsed);
+                        self.windows.extend(after.map(|after| (link.ifindex, after)));
+                        news.push(Guarded { name: link.name.clone(), ifindex: link.ifindex, after });
+                    }
                 }
                 Err(error) => {
                     let text = format!("{:#}", anyhow::Error::from(error));
@@ -132,6 +173,18 @@ impl Devices {
             tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "links are not collected");
             self.litter = true;
         }
+        news
+    }
+
+    /// Devices that came while the agent was there: as what they are guarded, and after how many milliseconds.
+    pub fn late(&self) -> Value {
+        let line = |(ifindex, window): (&u32, &Duration)| {
+            let link = self.links.get(ifindex)?;
+            let part = format!("{:?}", self.parts.get(ifindex)?);
+            let millis = window.as_secs_f64() * 1e3;
+            Some(json!({ "device": link.name, "interface": ifindex, "as": part, "guardedAfterMs": millis }))
+        };
+        self.windows.iter().filter_map(line).collect()
     }
 
     pub fn problems(&self) -> impl Iterator<Item = &str> {

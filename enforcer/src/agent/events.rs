@@ -10,6 +10,7 @@ use enforcer_common::{
 use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 
+use super::devices::Guarded;
 use crate::{
     compile::{Compiled, Location, Pod},
     control::MonitorEvent,
@@ -44,6 +45,27 @@ pub async fn run(mut events: Events, names: watch::Receiver<Names>, out: broadca
                 return;
             }
         }
+    }
+}
+
+/// This moment, as [`MonitorEvent::time`].
+pub fn now() -> String {
+    format!("{:.6}", Timestamp::now())
+}
+
+/// A device that is guarded since `time`; `sent` packets had left it by then, guarded ones perhaps among them.
+pub fn device_guarded(time: &str, device: &Guarded, sent: Option<u64>) -> MonitorEvent {
+    let since = match device.after {
+        Some(after) => format!("{:.3} ms after it appeared", after.as_secs_f64() * 1e3),
+        None => "nobody saw when it appeared".to_owned(),
+    };
+    let sent = sent.map_or_else(|| "an unknown number of".to_owned(), |sent| sent.to_string());
+    MonitorEvent {
+        time: time.to_owned(),
+        kind: "device-guarded".to_owned(),
+        explanation: format!("{}: {since}, {sent} packets had left it", device.name),
+        interface: device.ifindex,
+        ..MonitorEvent::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //! is right already is not touched, so that a restart disturbs no packet.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     path::Path,
@@ -22,8 +23,8 @@ pub const ENFORCER0: &str = "enforcer0";
 pub const TUNNEL0: &str = "tunnel0";
 
 /// The first nibble is 0, so that no frame between them is ever taken for a bare IP packet.
-const ENFORCER0_MAC: [u8; 6] = [0x02, 0xef, 0, 0, 0, 1];
-const TUNNEL0_MAC: [u8; 6] = [0x02, 0xef, 0, 0, 0, 2];
+pub const ENFORCER0_MAC: [u8; 6] = [0x02, 0xef, 0, 0, 0, 1];
+pub const TUNNEL0_MAC: [u8; 6] = [0x02, 0xef, 0, 0, 0, 2];
 
 /// Below every other route: what finds no way into the tunnel dies here, also while `enforcer0` is missing.
 const LAST_METRIC: u32 = u32::MAX - 1;
@@ -107,11 +108,8 @@ async fn set_routes(
     node: &Node,
     resolved: &Resolved,
     mtu: u32,
-) -> Result<(), PairError> {
-    for range in resolved.service_ranges.iter().chain(&resolved.workload_ranges) {
-        let route = Route { destination: range.trunc(), metric: LAST_METRIC, kind: RouteKind::Blackhole };
-        host.set_route(&route).await?;
-    }
+) -> Result<(), NetlinkError> {
+    let guarded = set_blackholes(host, resolved).await?;
     for range in &resolved.service_ranges {
         let source = Some(match range {
             IpNet::V4(_) => node.v4.into(),
@@ -120,7 +118,19 @@ async fn set_routes(
         let kind = RouteKind::Device { ifindex: enforcer0, source, mtu: Some(mtu) };
         host.set_route(&Route { destination: range.trunc(), metric: 0, kind }).await?;
     }
-    Ok(())
+    // Ranges that were ours once are somebody else's now.
+    host.prune_routes(|destination| guarded.contains(destination)).await
+}
+
+/// Leads everything guarded nowhere, unless a route with a better metric knows more; returns the destinations.
+pub async fn set_blackholes(host: &Netlink, resolved: &Resolved) -> Result<BTreeSet<IpNet>, NetlinkError> {
+    let ranges = [&resolved.service_ranges, &resolved.workload_ranges, &resolved.listed_ranges];
+    let guarded: BTreeSet<IpNet> = ranges.into_iter().flatten().map(IpNet::trunc).collect();
+    for destination in &guarded {
+        let route = Route { destination: *destination, metric: LAST_METRIC, kind: RouteKind::Blackhole };
+        host.set_route(&route).await?;
+    }
+    Ok(guarded)
 }
 
 /// Neither end speaks ARP or neighbour discovery, and replies come in where their sources are routed to.

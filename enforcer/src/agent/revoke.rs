@@ -1,4 +1,4 @@
-//! Ending sessions whose grant is over: the kernel refuses their next packet, this ends those that wait in silence.
+//! Sockets whose grant is over: the kernel refuses their next packet, destroying them ends those that wait in silence.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

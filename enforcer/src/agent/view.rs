@@ -54,6 +54,7 @@ pub fn view(agent: &mut Agent) -> View {
         "conditions": conditions,
         "tunnels": tunnels(agent),
         "pods": pods,
+        "devices": agent.devices.late(),
         "counters": counters(agent),
         "maps": agent.pressure,
         "problems": problems(agent),

@@ -18,7 +18,7 @@ pub struct MonitorArgs {
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
     /// Only this kind of event
-    #[arg(long, value_parser = ["denied", "opened", "reset"])]
+    #[arg(long, value_parser = ["denied", "opened", "reset", "device-guarded"])]
     kind: Option<String>,
     /// Only events of this pod: `namespace/name` or a part of it
     #[arg(long)]
@@ -46,6 +46,9 @@ pub fn run(args: &MonitorArgs) -> anyhow::Result<ExitCode> {
 /// `12:03:04.123 denied  connect  shop/web psql[812] -> 198.18.0.7:5432 TCP Postgres shop/orders: NoGrant (…)`
 fn sentence(event: &MonitorEvent) -> String {
     let time = event.time.get(11..23).unwrap_or(&event.time);
+    if event.kind == "device-guarded" {
+        return format!("{time} {} {}", event.kind, event.explanation);
+    }
     let who = match (event.pod.as_str(), event.pid) {
         ("", 0) => format!("{} on interface {}", endpoint(&event.source, event.source_port), event.interface),
         ("", pid) => format!("{}[{pid}]", event.process),

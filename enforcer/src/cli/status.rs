@@ -37,6 +37,7 @@ pub fn page(status: &Value) -> Result<String, std::fmt::Error> {
     )?;
     section(&mut page, "peers", status, &["node", "lastHandshake", "receivedBytes", "sentBytes"])?;
     section(&mut page, "pods", status, &["pod", "state", "grants", "live", "addresses", "message"])?;
+    section(&mut page, "devices", status, &["device", "interface", "as", "guardedAfterMs"])?;
     let counters = &status["counters"];
     if !counters.is_null() {
         let drops: Vec<String> = (counters["drops"].as_object().into_iter().flatten())

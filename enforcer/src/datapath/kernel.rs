@@ -8,6 +8,7 @@ mod events;
 mod gateway;
 mod node;
 mod object;
+mod orphans;
 mod pins;
 mod read;
 mod sys;
@@ -32,6 +33,7 @@ pub use self::{
     attach::{AttachError, Attachment, Device, Target, namespace_inode},
     events::Events,
     object::{ProgramCost, Unpinned, load_unpinned},
+    orphans::Orphans,
     pins::Shape,
     read::{Counters, MapPressure, ProgramStatus},
     verifier::{Verified, VerifierError},

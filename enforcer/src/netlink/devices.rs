@@ -1,6 +1,6 @@
 //! Devices as they come and go.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use futures::StreamExt as _;
 use netlink_packet_core::NetlinkPayload;
@@ -13,8 +13,8 @@ use crate::netns::run_in_or_here;
 /// What happened to a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DeviceEvent {
-    /// New, renamed, moved in, up or down.
-    Changed(Link),
+    /// New, renamed, moved in, up or down; and when the kernel's word of it was read.
+    Changed(Link, Instant),
     /// Gone or moved away.
     Removed { ifindex: u32, name: String },
 }
@@ -37,7 +37,7 @@ pub fn watch_devices(netns: Option<&Path>) -> Result<mpsc::UnboundedReceiver<Dev
         while let Some((message, _)) = messages.next().await {
             let event = match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    DeviceEvent::Changed(link_of(&link))
+                    DeviceEvent::Changed(link_of(&link), Instant::now())
                 }
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                     let link = link_of(&link);

@@ -6,10 +6,15 @@ use futures::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::{
     RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType},
+    packet_route::route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+    },
 };
 
 use super::{Netlink, NetlinkError, failed};
+
+/// Who set a route, as `ip route` shows it (`proto 239`): how an enforcer knows what an earlier one left.
+const OURS: RouteProtocol = RouteProtocol::Other(239);
 
 /// A route of the main table.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,18 +57,34 @@ impl Netlink {
         self.handle.route().add(message_of(route)).replace().execute().await.map_err(failed(action))
     }
 
-    /// A route that is gone is fine.
-    pub async fn remove_route(&self, route: &Route) -> Result<(), NetlinkError> {
-        let action = format!("remove the route to {}", route.destination);
-        match self.handle.route().del(message_of(route)).execute().await.map_err(failed(action)) {
-            Err(error) if matches!(error.errno(), Some(libc::ESRCH | libc::ENOENT | libc::ENODEV)) => Ok(()),
-            result => result,
+    /// Removes routes that an enforcer set, whoever of them it was, to destinations that are not to be kept. Routes of
+    /// others are never looked at.
+    pub async fn prune_routes(&self, keep: impl Fn(&IpNet) -> bool) -> Result<(), NetlinkError> {
+        for route in self.main_table().await? {
+            if route.header.protocol != OURS {
+                continue;
+            }
+            let Some((destination, _)) = prefix_of(&route).filter(|(destination, _)| !keep(destination))
+            else {
+                continue;
+            };
+            let action = format!("remove the route to {destination}");
+            match self.handle.route().del(route).execute().await.map_err(failed(action)) {
+                // It went by itself, with its device for one.
+                Err(error) if matches!(error.errno(), Some(libc::ESRCH | libc::ENOENT | libc::ENODEV)) => {}
+                result => result?,
+            }
         }
+        Ok(())
     }
 
     /// Destinations of all routes of the main table that are not defaults, with the device they lead to.
     pub async fn routed_prefixes(&self) -> Result<Vec<(IpNet, Option<u32>)>, NetlinkError> {
-        let mut prefixes = Vec::new();
+        Ok(self.main_table().await?.iter().filter_map(prefix_of).collect())
+    }
+
+    async fn main_table(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let mut table = Vec::new();
         for message in [
             RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
             RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
@@ -76,9 +97,9 @@ impl Netlink {
                 .try_collect()
                 .await
                 .map_err(failed("list routes"))?;
-            prefixes.extend(routes.iter().filter(|route| route.header.table == 254).filter_map(prefix_of));
+            table.extend(routes.into_iter().filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN));
         }
-        Ok(prefixes)
+        Ok(table)
     }
 
     /// Asks the kernel how a packet would get to `destination`; `None` where it has no route.
@@ -117,6 +138,7 @@ fn message_of(route: &Route) -> RouteMessage {
             .destination_prefix(net.network(), net.prefix_len())
             .build(),
     };
+    message.header.protocol = OURS;
     if route.metric != 0 {
         message.attributes.push(RouteAttribute::Priority(route.metric));
     }

@@ -1,20 +1,19 @@
 //! `enforcer-lab`: what `cargo xtask demo` and `cargo xtask clean-lab` run, and the probes that tests run in pods.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
-    bench, demo,
+    bench, demo, hold,
     lab::{Lab, clean},
-    probe::{self, bulk},
-    stock, ways,
+    probe, stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
-                     | udp-hear PORT | hear PORT | bulk-serve PORT | bulk-tcp ADDRESS:PORT BYTES \
-                     | bulk-udp ADDRESS:PORT BYTES COUNT DISCOVERY | learn-mtu ADDRESS:PORT BYTES | calls TAG MILLISECONDS ADDRESS:PORT... \
-                     | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
+                     | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream TAG \
+                     | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -46,15 +45,19 @@ fn run(args: &[&str]) -> Result<bool> {
             let lab = Lab::new(&[])?;
             lab.elsewhere("node").start_plain("sleep", &["3600"], &lab.id.log("sleep"))?.leave();
             std::fs::write(lab.id.dir.join("held"), "")?;
-            std::thread::sleep(Duration::from_hours(1));
+            std::thread::sleep(std::time::Duration::from_hours(1));
         }
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
         ["tcp-connect", to] => println!("{}", probe::tcp_connect(to.parse().context(USAGE)?)?),
+        ["hold-serve", port] => hold::serve(port.parse().context(USAGE)?)?,
+        ["hold", to, mode, tag] => println!("{}", hold::hold(to.parse().context(USAGE)?, mode, tag)?),
+        ["hold-udp", to] => println!("{}", hold::hold_udp(to.parse().context(USAGE)?)?),
+        ["flood", targets @ ..] => {
+            let targets: Vec<_> = targets.iter().filter_map(|target| target.parse().ok()).collect();
+            hold::flood(&targets)?;
+        }
         ["udp-hear", port] => probe::udp_hear(port.parse().context(USAGE)?)?,
-        ["hear", port] => probe::hear(port.parse().context(USAGE)?)?,
-        ["calls", tag, patience, targets @ ..] => calls(tag, patience, targets)?,
-        [what @ ("bulk-serve" | "bulk-tcp" | "bulk-udp" | "learn-mtu"), rest @ ..] => sizes(what, rest)?,
         [how @ ("inject" | "inject-bypass"), device, hex] => {
             ways::inject(device, &bytes(hex)?, *how == "inject-bypass")?;
         }
@@ -69,41 +72,6 @@ fn run(args: &[&str]) -> Result<bool> {
         _ => bail!(USAGE),
     }
     Ok(true)
-}
-
-/// Every system call that reaches for an address.
-#[expect(clippy::print_stdout, reason = "the probe's answers")]
-fn calls(tag: &str, patience: &str, targets: &[&str]) -> Result<()> {
-    let targets = targets.iter().map(|to| to.parse().context(USAGE)).collect::<Result<Vec<_>>>()?;
-    let patience = Duration::from_millis(patience.parse().context(USAGE)?);
-    print!("{}", probe::calls::all(tag, patience, &targets));
-    Ok(())
-}
-
-/// Probes of large writes and large datagrams.
-#[expect(clippy::print_stdout, reason = "the probes' answers")]
-fn sizes(what: &str, args: &[&str]) -> Result<()> {
-    match (what, args) {
-        ("bulk-serve", [port]) => bulk::serve(port.parse().context(USAGE)?)?,
-        ("bulk-tcp", [to, length]) => {
-            let [there, back] = bulk::tcp(to.parse().context(USAGE)?, length.parse().context(USAGE)?)?;
-            println!("{there} {back}");
-        }
-        ("bulk-udp", [to, length, count, discovery]) => {
-            let datagrams = bulk::Datagrams {
-                length: length.parse().context(USAGE)?,
-                count: count.parse().context(USAGE)?,
-                discovery: discovery.parse().context(USAGE)?,
-            };
-            let (attempts, mtu) = bulk::udp(to.parse().context(USAGE)?, datagrams)?;
-            println!("{attempts} {mtu}");
-        }
-        ("learn-mtu", [to, length]) => {
-            println!("{}", bulk::learn_mtu(to.parse().context(USAGE)?, length.parse().context(USAGE)?)?);
-        }
-        _ => bail!(USAGE),
-    }
-    Ok(())
 }
 
 /// Bytes from pairs of hexadecimal digits.

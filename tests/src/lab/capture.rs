@@ -89,6 +89,20 @@ impl Capture {
         Ok(foreign.map(describe).collect())
     }
 
+    /// Ends it and says when each frame like this was there: microseconds of the Unix epoch.
+    pub fn finish_times(self, like: impl Fn(&[u8]) -> bool) -> Result<Vec<u64>> {
+        let data = self.end()?;
+        let number =
+            |at: usize| u64::from(u32::from_le_bytes(data[at..at + 4].try_into().expect("four bytes")));
+        let start = data.as_ptr().addr();
+        let time = |frame: &[u8]| {
+            // The header of 16 bytes before a frame begins with its time.
+            let at = frame.as_ptr().addr() - start - 16;
+            number(at) * 1_000_000 + number(at + 4)
+        };
+        Ok(frames(&data)?.into_iter().filter(|frame| like(frame)).map(time).collect())
+    }
+
     /// What it has written when it is over.
     fn end(mut self) -> Result<Vec<u8>> {
         self.process.signal(Signal::SIGINT)?;

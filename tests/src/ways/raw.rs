@@ -10,10 +10,7 @@ use std::{
 use socket2::{Domain, Type};
 
 use super::{Shot, text};
-use crate::{
-    packet::{Packet, SYN, Transport},
-    probe::option,
-};
+use crate::packet::{Packet, SYN, Transport};
 
 const IPIP: i32 = 4;
 const IPV6_IN: i32 = 41;
@@ -94,7 +91,20 @@ pub fn inject(device: &str, frame: &[u8], bypass: bool) -> Result<()> {
     if index == 0 {
         return Err(Error::last_os_error());
     }
-    option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, bypass.into())?;
+    let on: libc::c_int = bypass.into();
+    // SAFETY: the option takes one integer, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result != 0 {
+        return Err(Error::last_os_error());
+    }
     // SAFETY: all bytes zero is a valid sockaddr_ll, which holds nothing but numbers.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as u16;

@@ -1,6 +1,6 @@
 //! One map as an ordered table: set, remove, read everything, with errors that name map, entry and capacity.
 
-use std::{collections::BTreeMap, fmt::Debug, io};
+use std::{collections::BTreeMap, fmt::Debug, io, path::Path};
 
 use aya::{
     Ebpf, Pod,
@@ -11,6 +11,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes;
 
 use super::{super::DatapathError, MapPressure, OpenError};
+
+/// Only what is there already is changed.
+const BPF_EXIST: u64 = 2;
 
 /// What every table knows of itself.
 #[derive(Debug)]
@@ -112,9 +115,30 @@ impl<K: Pod + Ord + Debug, V: Pod + Debug> Hash<K, V> {
         Ok(Self { info, map })
     }
 
+    /// A handle of its own of a map that is pinned.
+    pub fn open(pin: &Path, map: &'static str) -> Result<Self, OpenError> {
+        let failed = |error| OpenError::Map { map, source: io_error(error) };
+        let data = MapData::from_pin(pin).map_err(failed)?;
+        let capacity = data.info().map_err(failed)?.max_entries();
+        let map_of_kind = HashMap::try_from(Map::HashMap(data)).map_err(failed)?;
+        Ok(Self { info: Info { map, capacity }, map: map_of_kind })
+    }
+
     pub fn set(&mut self, key: K, value: V) -> Result<(), DatapathError> {
+        self.insert(key, value, 0)
+    }
+
+    /// Changes an entry; one that is gone stays gone.
+    pub fn replace(&mut self, key: K, value: V) -> Result<(), DatapathError> {
+        match self.insert(key, value, BPF_EXIST) {
+            Err(DatapathError::Map { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn insert(&mut self, key: K, value: V, flags: u64) -> Result<(), DatapathError> {
         self.map
-            .insert(key, value, 0)
+            .insert(key, value, flags)
             .map_err(|error| self.info.error("set", || format!("{key:?}: {value:?}"), error))
     }
 

@@ -1,0 +1,78 @@
+//! The agent's command line.
+
+use std::path::PathBuf;
+
+use clap::builder::ArgPredicate;
+
+use crate::tunnel::Mode;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Before kubelet: only lead what is guarded nowhere, as the state file knows it, and end
+    #[arg(long)]
+    pub(super) prepare: bool,
+    /// Folder of YAML objects
+    #[arg(
+        long,
+        value_name = "DIR",
+        required = false,
+        required_unless_present = "prepare",
+        default_value_if("prepare", ArgPredicate::IsPresent, "-")
+    )]
+    pub(super) manifests: PathBuf,
+    /// The controller's state file [default: DIR.state.json]
+    #[arg(long, value_name = "FILE")]
+    pub(super) state: Option<PathBuf>,
+    /// Name of this node's TunnelNode
+    #[arg(
+        long,
+        value_name = "NAME",
+        required = false,
+        required_unless_present = "prepare",
+        default_value_if("prepare", ArgPredicate::IsPresent, "-")
+    )]
+    pub(super) node: String,
+    /// Name of the cluster, as ServiceConnections call it
+    #[arg(
+        long,
+        value_name = "NAME",
+        required = false,
+        required_unless_present = "prepare",
+        default_value_if("prepare", ArgPredicate::IsPresent, "-")
+    )]
+    pub(super) cluster_name: String,
+    /// The node's private key, as `enforcer keygen` writes it
+    #[arg(
+        long,
+        value_name = "FILE",
+        required = false,
+        required_unless_present = "prepare",
+        default_value_if("prepare", ArgPredicate::IsPresent, "-")
+    )]
+    pub(super) key: PathBuf,
+    /// Control socket and ledger [default: /run/enforcer/NODE]
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
+    /// Where programs, links and maps are pinned [default: /sys/fs/bpf/enforcer-NODE]
+    #[arg(long, value_name = "DIR")]
+    pub(super) bpffs: Option<PathBuf>,
+    /// Namespace of the tunnel devices [default: /run/netns/enforcer-NODE]
+    #[arg(long, value_name = "PATH")]
+    pub(super) tunnel_netns: Option<PathBuf>,
+    /// Kind of tunnel devices
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) tunnel: Mode,
+    /// cgroup (v2) below which connects are judged [default: the root]
+    #[arg(long, value_name = "PATH")]
+    pub(super) cgroup_root: Option<PathBuf>,
+    /// Most flows of one pod
+    #[arg(long, value_name = "COUNT", default_value_t = 16_384)]
+    pub(super) flow_quota: u32,
+}
+
+impl Args {
+    /// Whether it is the boot guard that is wanted, not the role.
+    pub const fn is_boot_guard(&self) -> bool {
+        self.prepare
+    }
+}
