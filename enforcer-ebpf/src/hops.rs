@@ -13,6 +13,10 @@ use crate::{
 const V4_AT: u32 = 8;
 const V6_AT: u32 = 6;
 
+/// What the tunnel takes of an IPv4 packet that may be fragmented outside of it. Buffers of the user-space tunnel hold
+/// 4096 bytes, and its own header adds 32.
+pub const MOST: u32 = 4000;
+
 /// Lowers the packet's hop limit by one.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ use crate::{
     case::{Case, now},
     decide::{self, Way},
     flow::{self, Life, Table},
+    hops::MOST,
     maps::{FLOWS, NODE_CONFIG, TUNNELS},
     mss,
     packet::{Packet, ROUTED, UDP, Version, icmp, l4},
@@ -317,7 +318,7 @@ pub fn too_big(skb: Skb, packet: &Packet, mtu: u32) -> bool {
         }
     };
     // An IPv4 packet that may be fragmented is, outside the tunnel.
-    length > mtu && (packet.version == Version::V6 || packet.dont_fragment)
+    length > mtu && (packet.version == Version::V6 || packet.dont_fragment || length > MOST)
 }
 
 /// An ICMP error of a workload about a packet that came in: passes if that packet belongs to a live flow.

@@ -1,14 +1,15 @@
 //! Answers: a packet becomes a reset or an ICMP error to whoever sent it.
 //!
-//! The answer is written over the packet, and the caller sends it back. Packets with IP options or extension headers,
-//! later fragments and resets get no answer. It is put together in room of the caller's.
+//! The answer is written over the packet, and the caller sends it back. Packets with IP options or with other
+//! extension headers than that of a first fragment, later fragments and resets get no answer. It is put together in
+//! room of the caller's.
 
 use enforcer_common::verdict::DropReason;
 
 use crate::{
     csum,
     maps::Answer,
-    packet::{Bytes as _, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, Version, eth, ipv4, l4},
+    packet::{Bytes as _, Fragment, ICMP, ICMPV6, Packet, TCP, UDP, Version, eth, ipv4, ipv6, l4},
     skb::Skb,
 };
 
@@ -63,19 +64,28 @@ fn tcp_header(answer: &mut Answer, at: usize, packet: &Packet) {
     answer[at + 4] = 0;
 }
 
-/// Answers with an ICMP error about the packet.
+/// Answers with an ICMP error about the packet, or about the first fragment of a larger one: whoever fragments IPv6 to
+/// the size of its link learns in no other way that the tunnel carries less.
 ///
 /// # Errors
 /// As [`reset`].
 #[inline(never)]
 pub fn error(skb: Skb, packet: &Packet, error: Error, answer: &mut Answer) -> Result<(), DropReason> {
-    if !packet.plain || !packet.has_ports() || packet.fragment == Fragment::Later {
+    if !packet.plain && !is_fragment_alone(packet) || !packet.has_ports() || packet.fragment == Fragment::Later {
         return Err(DropReason::NotCarried);
     }
     match packet.version {
         Version::V4 => error_v4(skb, packet, error, answer),
         Version::V6 => error_v6(skb, packet, error, answer),
     }
+}
+
+/// Whether a first fragment of IPv6 has no other extension header than that.
+#[inline(always)]
+fn is_fragment_alone(packet: &Packet) -> bool {
+    packet.version == Version::V6
+        && packet.fragment == Fragment::First
+        && packet.l4 - packet.l3 == ipv6::HEADER + ipv6::FRAGMENT_HEADER
 }
 
 /// Words of an ICMP header, and of the headers that it embeds: IP, and TCP or UDP.
@@ -120,7 +130,8 @@ fn error_v6(skb: Skb, packet: &Packet, error: Error, answer: &mut Answer) -> Res
     ipv6_header(answer, packet, length, ICMPV6);
     answer[10] = (kind << 24 | code << 16).to_be();
     answer[11] = rest.to_be();
-    if packet.protocol == UDP {
+    // Behind a fragment header there is room for UDP's, and for as much of TCP's as its sender looks at.
+    if packet.protocol == UDP && packet.plain {
         skb.copy(packet.l3, &mut answer[12..12 + UDP_V6])?;
         answer[12 + UDP_V6..ERROR_V6].fill(0);
     } else {

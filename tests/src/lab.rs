@@ -13,6 +13,7 @@ pub mod clean;
 pub mod client;
 pub mod command;
 pub mod crowd;
+pub mod destination;
 pub mod manifests;
 pub mod network;
 pub mod query;

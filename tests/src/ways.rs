@@ -14,6 +14,8 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
+use crate::probe::NOBODY;
+
 /// How a packet is made.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Way {
@@ -203,12 +205,6 @@ impl Shot<'_> {
         Ok(socket.local_addr()?.ip())
     }
 }
-
-/// Addresses of documentation ranges that the lab does not use.
-const NOBODY: [IpAddr; 2] = [
-    IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 9)),
-    IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 9)),
-];
 
 fn pair(text: &str) -> Option<[IpAddr; 2]> {
     let (v4, v6) = text.split_once(',')?;

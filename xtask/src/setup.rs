@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "llvm-22-dev",     // bpf-linker links it
     "mariadb-client",
     "mariadb-server",
+    "musl-tools", // a second C library, for its resolver
     "postgresql",
     "postgresql-contrib", // pgbench
     "procps",             // sysctl

@@ -108,7 +108,7 @@ fn back(case: &mut Case, key: &FlowKey, flow: *mut GwFlow, now_ns: u64) -> Resul
         None => {}
     }
     // What may be fragmented is, outside the tunnel.
-    if case.packet.dont_fragment {
+    if case.packet.dont_fragment || case.skb.len() - case.packet.l3 > hops::MOST {
         hops::fits(case, config.tunnel_mtu)?;
     }
     if let Some(grant) = grant {

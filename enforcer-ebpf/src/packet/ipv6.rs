@@ -7,6 +7,7 @@ use crate::steps::{Steps, repeat};
 use super::{Bytes, Fragment, ICMPV6, Packet, ROUTED, TCP, UDP, Version, byte};
 
 pub const HEADER: u32 = 40;
+pub const FRAGMENT_HEADER: u32 = 8;
 /// Offsets in the header.
 pub const SOURCE_AT: u32 = 8;
 pub const DESTINATION_AT: u32 = 24;
@@ -96,7 +97,7 @@ impl<B: Bytes, G: Fn(&Addr) -> bool> Chain<'_, B, G> {
                 } else if offset & 1 != 0 {
                     self.packet.fragment = Fragment::First;
                 }
-                8
+                FRAGMENT_HEADER
             }
             ROUTING => {
                 if self.leads_to_guarded(at, word)? {

@@ -1,18 +1,22 @@
 //! `enforcer-lab`: what `cargo xtask demo` and `cargo xtask clean-lab` run, and the probes that tests run in pods.
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
     bench, demo, hold,
     lab::{Lab, clean},
-    probe, stock, ways,
+    probe::{self, bulk},
+    stock, ways,
 };
 
 const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream TAG \
-                     | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
+                     | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… \
+                     | hear PORT | bulk-serve PORT | bulk-tcp ADDRESS:PORT BYTES \
+                     | bulk-udp ADDRESS:PORT BYTES COUNT DISCOVERY | learn-mtu ADDRESS:PORT BYTES | calls TAG MILLISECONDS ADDRESS:PORT... \
+                     | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -45,7 +49,7 @@ fn run(args: &[&str]) -> Result<bool> {
             let lab = Lab::new(&[])?;
             lab.elsewhere("node").start_plain("sleep", &["3600"], &lab.id.log("sleep"))?.leave();
             std::fs::write(lab.id.dir.join("held"), "")?;
-            std::thread::sleep(std::time::Duration::from_hours(1));
+            std::thread::sleep(Duration::from_hours(1));
         }
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
@@ -58,6 +62,9 @@ fn run(args: &[&str]) -> Result<bool> {
             hold::flood(&targets)?;
         }
         ["udp-hear", port] => probe::udp_hear(port.parse().context(USAGE)?)?,
+        ["hear", port] => probe::hear(port.parse().context(USAGE)?)?,
+        ["calls", tag, patience, targets @ ..] => calls(tag, patience, targets)?,
+        [what @ ("bulk-serve" | "bulk-tcp" | "bulk-udp" | "learn-mtu"), rest @ ..] => sizes(what, rest)?,
         [how @ ("inject" | "inject-bypass"), device, hex] => {
             ways::inject(device, &bytes(hex)?, *how == "inject-bypass")?;
         }
@@ -72,6 +79,41 @@ fn run(args: &[&str]) -> Result<bool> {
         _ => bail!(USAGE),
     }
     Ok(true)
+}
+
+/// Every system call that reaches for an address.
+#[expect(clippy::print_stdout, reason = "the probe's answers")]
+fn calls(tag: &str, patience: &str, targets: &[&str]) -> Result<()> {
+    let targets = targets.iter().map(|to| to.parse().context(USAGE)).collect::<Result<Vec<_>>>()?;
+    let patience = Duration::from_millis(patience.parse().context(USAGE)?);
+    print!("{}", probe::calls::all(tag, patience, &targets));
+    Ok(())
+}
+
+/// Probes of large writes and large datagrams.
+#[expect(clippy::print_stdout, reason = "the probes' answers")]
+fn sizes(what: &str, args: &[&str]) -> Result<()> {
+    match (what, args) {
+        ("bulk-serve", [port]) => bulk::serve(port.parse().context(USAGE)?)?,
+        ("bulk-tcp", [to, length]) => {
+            let [there, back] = bulk::tcp(to.parse().context(USAGE)?, length.parse().context(USAGE)?)?;
+            println!("{there} {back}");
+        }
+        ("bulk-udp", [to, length, count, discovery]) => {
+            let datagrams = bulk::Datagrams {
+                length: length.parse().context(USAGE)?,
+                count: count.parse().context(USAGE)?,
+                discovery: discovery.parse().context(USAGE)?,
+            };
+            let (attempts, mtu) = bulk::udp(to.parse().context(USAGE)?, datagrams)?;
+            println!("{attempts} {mtu}");
+        }
+        ("learn-mtu", [to, length]) => {
+            println!("{}", bulk::learn_mtu(to.parse().context(USAGE)?, length.parse().context(USAGE)?)?);
+        }
+        _ => bail!(USAGE),
+    }
+    Ok(())
 }
 
 /// Bytes from pairs of hexadecimal digits.

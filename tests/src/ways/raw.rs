@@ -10,7 +10,10 @@ use std::{
 use socket2::{Domain, Type};
 
 use super::{Shot, text};
-use crate::packet::{Packet, SYN, Transport};
+use crate::{
+    packet::{Packet, SYN, Transport},
+    probe::option,
+};
 
 const IPIP: i32 = 4;
 const IPV6_IN: i32 = 41;
@@ -91,20 +94,7 @@ pub fn inject(device: &str, frame: &[u8], bypass: bool) -> Result<()> {
     if index == 0 {
         return Err(Error::last_os_error());
     }
-    let on: libc::c_int = bypass.into();
-    // SAFETY: the option takes one integer, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_QDISC_BYPASS,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result != 0 {
-        return Err(Error::last_os_error());
-    }
+    option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, bypass.into())?;
     // SAFETY: all bytes zero is a valid sockaddr_ll, which holds nothing but numbers.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as u16;

@@ -12,10 +12,10 @@ use enforcer_common::{
     verdict::DropReason,
 };
 use enforcer_tests::{
-    packet::{ACK, Packet, RST, SYN, TCP, Transport, UDP},
+    packet::{ACK, Fragment, Packet, RST, SYN, TCP, Transport, UDP},
     prog::{
         kernel::{DROP, Outcome, REDIRECT},
-        node::{self, Family, MTU, SLOT, families, flow, grant, silence, v4},
+        node::{self, Family, MTU, SLOT, families, flow, grant, silence, v4, v6},
     },
 };
 
@@ -138,6 +138,21 @@ fn what_the_tunnel_does_not_carry_is_told_with_its_mtu() {
             "and does not get past the last guard"
         );
     }
+}
+
+/// Its sender has fragmented to the size of its link, and would go on for ever without an answer.
+#[test]
+fn the_first_fragment_of_ipv6_is_told_what_the_tunnel_carries() {
+    let family = v6();
+    let mut kernel = node::node();
+    let mut first = Packet::udp(family.client(), family.server(), 4000);
+    first.fragment = Some(Fragment { id: 7, offset: 0, length: 1448, more: true });
+    let mut embedded = first.bare();
+    embedded.truncate(60);
+    let message = Packet::icmp(first.destination, first.source, TOO_BIG[1].0, TOO_BIG[1].1, MTU, embedded);
+    let expected = Outcome { action: REDIRECT, bytes: answer(message) };
+    assert_eq!(kernel.run("from_pod", &first.frame()), expected);
+    assert_eq!(kernel.dropped(DropReason::TooBig), 1);
 }
 
 #[test]
