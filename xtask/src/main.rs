@@ -9,6 +9,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Measure what a verdict costs
     Bench(bench::Args),
+    /// Run a command on another kernel, in QEMU, with this machine's files
+    Vm(vm::Args),
     /// Check the rules of the code base that no compiler checks
     Tidy,
     /// Remove what labs of killed processes left behind
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Tidy => tidy::run(),
         Task::CleanLab => clean_lab::run(),
     };

@@ -30,6 +30,15 @@ const PACKAGES: &[&str] = &[
     "wireguard-tools", // `wg show`
 ];
 
+/// What only `vm` needs.
+pub const VM_PACKAGES: &[&str] = &[
+    "busybox-static", // all of the first file system of the machine
+    "cpio",           // which is made with it
+    "kmod",           // finds the modules and what they need
+    "qemu-system-x86",
+    "xz-utils", // modules of newer kernels are compressed
+];
+
 /// Services that Debian would start with their packages; the lab starts its own.
 const SERVICES: &[&str] = &["mariadb", "postgresql", "redis-server"];
 
@@ -45,7 +54,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let packages = missing_packages();
+    let packages = missing_packages(PACKAGES);
     let rust_src = !has_rust_src();
     let linker = output(command("bpf-linker").arg("--version")).is_none_or(|out| !out.contains(BPF_LINKER));
     let deny = args.ci && output(command("cargo-deny").arg("--version")).is_none();
@@ -69,11 +78,17 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn missing_packages() -> Vec<&'static str> {
+/// Installs packages that only one task needs.
+pub fn packages(wanted: &'static [&'static str]) -> Result<()> {
+    let missing = missing_packages(wanted);
+    if missing.is_empty() { Ok(()) } else { install_packages(&missing) }
+}
+
+fn missing_packages(wanted: &'static [&'static str]) -> Vec<&'static str> {
     // Succeeds only if every package is known; the lines that are printed are right in both cases.
     let known = command("dpkg-query")
         .args(["--show", "--showformat=${Package} ${db:Status-Abbrev}\n"])
-        .args(PACKAGES)
+        .args(wanted)
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
@@ -82,7 +97,7 @@ fn missing_packages() -> Vec<&'static str> {
             .lines()
             .any(|line| line.split_once(' ').is_some_and(|(n, s)| n == package && s.starts_with("ii")))
     };
-    PACKAGES.iter().copied().filter(|package| !installed(package)).collect()
+    wanted.iter().copied().filter(|package| !installed(package)).collect()
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {

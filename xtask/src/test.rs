@@ -2,6 +2,8 @@
 //!
 //! A test binary belongs to the tier that its name says: `tests/tests/TIER.rs` or `tests/tests/TIER_more.rs`.
 
+mod vm;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader, Write},
@@ -33,15 +35,19 @@ enum Tier {
     Prog,
     /// Real traffic of real servers in network namespaces
     Netns,
+    /// The tier prog, and real traffic through the kernel's WireGuard, on other kernels in QEMU
+    Vm,
 }
 
 impl Tier {
     const ALL: &[Self] = &[Self::Unit, Self::Prog, Self::Netns];
+    /// With `--full`: an emulated processor takes its time.
+    const FULL: &[Self] = &[Self::Unit, Self::Prog, Self::Netns, Self::Vm];
 
     /// Names of the test binaries start with one of these.
     const fn prefixes(self) -> &'static [&'static str] {
         match self {
-            Self::Unit => &[],
+            Self::Unit | Self::Vm => &[],
             Self::Prog => &["datapath", "prog"],
             Self::Netns => &["netns", "tunnel"],
         }
@@ -60,11 +66,17 @@ pub fn run(args: &Args) -> Result<()> {
     if args.tier.is_none() {
         setup::run(setup::Args::default())?;
     }
-    let tiers = args.tier.map_or_else(|| Tier::ALL.to_vec(), |tier| vec![tier]);
+    let all = if args.full { Tier::FULL } else { Tier::ALL };
+    let tiers = args.tier.map_or_else(|| all.to_vec(), |tier| vec![tier]);
     let binaries = binaries()?;
     let mut count = Count::default();
     let mut all_succeeded = true;
     for tier in tiers {
+        eprintln!("test: tier {tier:?}");
+        if tier == Tier::Vm {
+            all_succeeded &= vm::run(&binaries, args.filter.as_deref(), &mut count)?;
+            continue;
+        }
         let mut cargo = process::cargo();
         cargo.args(["test", "--workspace"]);
         if tier == Tier::Unit {
@@ -74,7 +86,6 @@ pub fn run(args: &Args) -> Result<()> {
                 binaries.iter().filter(|(_, of)| *of == tier).map(|(name, _)| format!("--test={name}")),
             );
         }
-        eprintln!("test: tier {tier:?}");
         if tier == Tier::Netns {
             // Its tests start the roles, which are no dependency that cargo would know of.
             build::run(&build::Args::default())?;
