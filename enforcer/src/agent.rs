@@ -137,7 +137,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
     // A damaged file is told now; later ones leave the last good state.
     state::load(&state_path)?;
     let common = common(&args, run_dir)?;
-    let mut datapath = KernelNode::open(&bpffs, &Options::default())?;
+    let mut datapath = KernelNode::open(&bpffs, &Options { hooks: args.attach, ..Options::default() })?;
     let events = datapath.take_events().context("cannot read the kernel's events")?;
     let (pods, sights) = pods::Pods::new();
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());

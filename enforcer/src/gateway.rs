@@ -22,7 +22,7 @@ use crate::{
     control::{self, View},
     datapath::{
         gateway::GatewayDatapath as _,
-        kernel::{KernelGateway, Options},
+        kernel::{Hooks, KernelGateway, Options},
     },
     keygen,
     netlink::Netlink,
@@ -75,6 +75,9 @@ pub struct Args {
     /// BPF file system to pin programs and maps in; /sys/fs/bpf/enforcer-NAME where absent
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
+    /// How programs come to devices [default: tcx where the kernel has it]
+    #[arg(long, value_enum)]
+    attach: Option<Hooks>,
     /// Which WireGuard to use
     #[arg(long, value_enum, default_value_t)]
     tunnel: Mode,
@@ -103,7 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         name: args.name.clone(),
     };
     let far_end = far_end::FarEnd::open(args.tunnel, run_dir.clone()).await?;
-    let mut datapath = KernelGateway::open(&bpffs, &Options::default())
+    let mut datapath = KernelGateway::open(&bpffs, &Options { hooks: args.attach, ..Options::default() })
         .with_context(|| format!("cannot open the datapath in {}", bpffs.display()))?;
     let events = datapath.take_events().context("cannot read the kernel's events")?;
     let kept = store::load(&settings.bindings).unwrap_or_else(|error| {

@@ -1,6 +1,7 @@
 //! rtnetlink in any namespace: devices, addresses, routes. The only place that names `rtnetlink`.
 
 mod devices;
+pub mod filters;
 mod routes;
 mod visit;
 

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "datapath/filters.rs"]
+mod filters;
 #[path = "datapath/harness.rs"]
 mod harness;
 #[path = "datapath/links.rs"]

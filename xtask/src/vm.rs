@@ -136,7 +136,7 @@ impl Machine {
             let text = String::from_utf8_lossy(line);
             if let Some(code) = text.strip_prefix(END) {
                 status = code.parse().ok();
-            } else if begun {
+            } else if begun && status.is_none() {
                 each_line(line)?;
             } else if text == BEGIN {
                 begun = true;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::ArgPredicate;
 
-use crate::tunnel::Mode;
+use crate::{datapath::kernel::Hooks, tunnel::Mode};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,6 +59,9 @@ pub struct Args {
     /// Namespace of the tunnel devices [default: /run/netns/enforcer-NODE]
     #[arg(long, value_name = "PATH")]
     pub(super) tunnel_netns: Option<PathBuf>,
+    /// How programs come to devices [default: tcx where the kernel has it]
+    #[arg(long, value_enum)]
+    pub(super) attach: Option<Hooks>,
     /// Kind of tunnel devices
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) tunnel: Mode,

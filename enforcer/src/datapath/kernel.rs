@@ -30,9 +30,9 @@ use enforcer_common::{
 };
 
 pub use self::{
-    attach::{AttachError, Attachment, Device, Target, namespace_inode},
+    attach::{AttachError, Attachment, Device, Holder, Hooks, Target, namespace_inode},
     events::Events,
-    object::{ProgramCost, Unpinned, load_unpinned},
+    object::{Loan, ProgramCost, Unpinned, load_unpinned},
     orphans::Orphans,
     pins::Shape,
     read::{Counters, MapPressure, ProgramStatus},
@@ -53,6 +53,8 @@ pub struct Options {
     pub flows: Option<u32>,
     /// Programs write a log (aya-log): one line a packet.
     pub log: bool,
+    /// How programs come to devices; `None`: as this kernel does it best.
+    pub hooks: Option<Hooks>,
 }
 
 impl Options {
@@ -117,6 +119,7 @@ pub enum OpenError {
 pub struct Kernel {
     pins: pins::Pins,
     role: Role,
+    hooks: Hooks,
     ebpf: Ebpf,
     readers: read::Readers,
 }

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use aya_log::EbpfLogger;
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    kernel::{ProgramCost, load_unpinned},
+    kernel::{Loan, ProgramCost, load_unpinned},
     program::{Place, Program},
 };
 
@@ -89,7 +88,7 @@ fn chosen(hooks: &[String]) -> anyhow::Result<(Vec<Program>, Vec<Program>)> {
     Ok((programs, attach))
 }
 
-fn table(costs: &BTreeMap<Program, ProgramCost>, links: &[(Program, OwnedFd)], iface: &str) -> String {
+fn table(costs: &BTreeMap<Program, ProgramCost>, links: &[(Program, Loan)], iface: &str) -> String {
     let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
     let micros =
         |value: Option<Duration>| value.map_or("-".to_owned(), |value| value.as_micros().to_string());

@@ -2,6 +2,8 @@
 
 use aya_obj::generated::bpf_attach_type;
 
+use crate::netlink::filters::Hook;
+
 /// Whose programs and maps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Role {
@@ -78,6 +80,14 @@ programs! {
 }
 
 impl Program {
+    /// Where it is on a device; a cgroup's program has no such place.
+    pub(super) const fn hook(self) -> Hook {
+        match self.place() {
+            Place::Egress => Hook::Egress,
+            Place::Ingress | Place::Cgroup => Hook::Ingress,
+        }
+    }
+
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|program| program.name() == name)
     }

@@ -123,17 +123,18 @@ impl Lab {
             format!("--manifests {} --state {}", self.id.manifests().display(), self.state_file().display());
         // Most tests are about the user-space tunnel; those of the tier `vm` run on the kernel's.
         let tunnel = env::var("ENFORCER_LAB_TUNNEL").unwrap_or_else(|_| "userspace".into());
+        let attach = env::var("ENFORCER_LAB_ATTACH").map(|how| format!("--attach {how}")).unwrap_or_default();
         let line = match role {
             Role::Controller => format!("controller {source} --run-dir {run_dir}"),
             Role::Dns => format!("dns {source} --listen {DNS4}:53 --listen [{DNS6}]:53"),
             Role::Gateway => format!(
                 "gateway {source} --name {} --key {dir}/gw.key --run-dir {run_dir} --bpffs {bpffs}/gw \
-                 --tunnel {tunnel}",
+                 --tunnel {tunnel} {attach}",
                 self.id.gateway(),
             ),
             Role::Agent => format!(
                 "agent {source} --node {} --cluster-name {CLUSTER} --key {dir}/node.key --run-dir {run_dir} \
-                 --bpffs {bpffs}/node --tunnel {tunnel} --tunnel-netns /run/netns/{} --cgroup-root {}",
+                 --bpffs {bpffs}/node --tunnel {tunnel} {attach} --tunnel-netns /run/netns/{} --cgroup-root {}",
                 self.id.node(),
                 self.tunnel_netns(),
                 self.id.kube().display(),

@@ -29,7 +29,7 @@ pub fn small() -> Options {
         (name::GW_BACKENDS, 1024),
         (name::GW_SOURCES, 1024),
     ];
-    Options { sizes: BTreeMap::from(sizes), flows: Some(256), log: false }
+    Options { sizes: BTreeMap::from(sizes), flows: Some(256), ..Options::default() }
 }
 
 /// A directory for pins, on no BPF file system yet.
@@ -71,6 +71,11 @@ impl Netns {
         ip(&[&["-n", &self.name], arguments].concat());
     }
 
+    /// `tc` inside.
+    pub fn tc(&self, arguments: &[&str]) {
+        run("tc", &[&["-n", &self.name], arguments].concat());
+    }
+
     /// A veth pair inside, the first end with this index.
     pub fn veth(&self, name: &str, ifindex: u32, peer: &str) {
         let index = ifindex.to_string();
@@ -91,8 +96,12 @@ impl Drop for Netns {
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("ip runs");
-    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().expect("iproute2 is installed");
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A cgroup below the machine's, with nobody in it.

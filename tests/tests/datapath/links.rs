@@ -71,7 +71,7 @@ fn a_restart_puts_the_new_program_into_the_link_that_is_there() {
     assert_ne!(new, old);
     assert_eq!(ingress(&netns, "pod0"), [new], "adopted when opened");
     let links = |attachments: &[enforcer::datapath::kernel::Attachment]| {
-        attachments.iter().map(|attachment| attachment.link_id).collect::<Vec<_>>()
+        attachments.iter().map(|attachment| attachment.holder.clone()).collect::<Vec<_>>()
     };
     assert_eq!(links(&node.attachments().unwrap()), links(&before), "no link was made anew");
     node.attach(Program::FromPod, &pod).unwrap();
@@ -114,7 +114,7 @@ fn an_index_that_is_used_again_is_another_device() {
     assert_eq!(ingress(&netns, "pod1"), [id_of(&node, Program::FromPod)]);
     let second = node.attachments().unwrap();
     assert_eq!(second.len(), 1);
-    assert_ne!(second[0].link_id, first[0].link_id);
+    assert_ne!(second[0].holder, first[0].holder);
     let pins_left = std::fs::read_dir(pins.path.join("links")).unwrap().count();
     assert_eq!(pins_left, 1, "the pin of the gone device is collected");
 }
@@ -130,7 +130,7 @@ fn a_renamed_device_keeps_its_link_and_a_dot_in_its_name() {
     node.attach(Program::FromPod, &device(&netns, "eth0.100", 70)).unwrap();
     let after = node.attachments().unwrap();
     assert_eq!(after.len(), 1);
-    assert_eq!(after[0].link_id, before[0].link_id);
+    assert_eq!(after[0].holder, before[0].holder);
     assert!(matches!(&after[0].target, Target::Device { name, .. } if name == "eth0.100"));
 }
 
@@ -187,7 +187,10 @@ fn a_device_that_becomes_a_pods_keeps_its_links() {
     node.attach(Program::ToWire, &pod).unwrap();
     let links = |node: &KernelNode| {
         let attached = node.attachments().unwrap();
-        attached.iter().map(|one| (one.link_id, one.program)).collect::<std::collections::BTreeMap<_, _>>()
+        attached
+            .iter()
+            .map(|one| (one.holder.clone(), one.program))
+            .collect::<std::collections::BTreeMap<_, _>>()
     };
     let before = links(&node);
     node.attach(Program::FromPod, &pod).unwrap();

@@ -1,27 +1,43 @@
-//! Links: one per device and program, pinned, so that there is never a moment without a program.
+//! Programs on devices and cgroups: one per device and hook, pinned, so that there is never a moment without a program.
 //!
-//! A pin's name says what it is for: `from_pod@NETNS-INODE@IFINDEX@NAME`, `connect4@cgroup@ID`. What a link is
-//! attached to now, only the kernel knows (devices are renamed, moved and replaced under the same index), so it is
-//! asked every time. Links that others made are never looked at.
+//! On kernels with tcx a pin is of a link, elsewhere of a program that a filter of `clsact` holds; a pin's name says what
+//! it is for. What is attached now, only the kernel knows (devices are renamed, moved and replaced under the same index),
+//! so it is asked every time. What others attached is never touched.
+
+mod filters;
+mod links;
+mod pin_name;
 
 use std::{
     fs::{self, File},
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        linux::fs::MetadataExt,
-    },
+    os::{fd::AsFd, linux::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
-use super::{
-    Kernel,
-    sys::{self, LinkInfo},
-};
-use crate::{
-    datapath::program::{Place, Program},
-    netns,
-};
+use super::{Kernel, sys};
+use crate::datapath::program::{Place, Program};
+
+/// How programs come to devices.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Hooks {
+    /// Links of their own; Linux 6.6.
+    Tcx,
+    /// Filters of a queueing discipline that is shared with others.
+    Clsact,
+}
+
+impl Hooks {
+    /// What this kernel has.
+    pub fn of_this_kernel() -> Self {
+        // Every network namespace has a loopback, and it comes first.
+        const LOOPBACK: u32 = 1;
+        match sys::device_links(LOOPBACK, Program::FromPod.attach_type()) {
+            Ok(_) => Self::Tcx,
+            Err(_) => Self::Clsact,
+        }
+    }
+}
 
 /// A network device.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -47,12 +63,21 @@ pub enum Target {
     },
 }
 
-/// One pinned link.
+/// What holds a program on its hook.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Holder {
+    /// A link, by its id.
+    Link(u32),
+    /// A filter on a device in this network namespace; `None`: the role's own.
+    Filter(Option<PathBuf>),
+}
+
+/// One program on one hook.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Attachment {
     pub program: Program,
     pub target: Target,
-    pub link_id: u32,
+    pub holder: Holder,
     pub program_id: u32,
     path: PathBuf,
 }
@@ -68,7 +93,7 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
-    #[error("link directory {path}: cannot read it")]
+    #[error("pin directory {path}: cannot read it")]
     Directory {
         path: PathBuf,
         #[source]
@@ -87,55 +112,35 @@ impl Kernel {
         if program.place() == Place::Cgroup {
             return Err(AttachError::Place { program: program.name(), expected: "cgroup" });
         }
-        let failed =
-            |action| move |source| failed(program, action, format!("device {}", device.name), source);
-        let namespace = namespace_inode(device.netns.as_deref()).map_err(failed("attach"))?;
-        let attach_type = program.attach_type();
-        let in_netns = |f: &(dyn Fn() -> io::Result<Vec<u32>> + Sync)| {
-            netns::run_in_or_here(device.netns.as_deref(), f).and_then(|result| result)
+        let netns = namespace_inode(device.netns.as_deref())
+            .map_err(|source| failed(program, "attach", format!("device {}", device.name), source))?;
+        let target = Target::Device { netns, ifindex: device.ifindex, name: device.name.clone() };
+        match self.hooks {
+            Hooks::Tcx => self.attach_link(program, device, &target)?,
+            Hooks::Clsact => self.attach_filter(program, device, &target)?,
+        }
+        // Left by a role that was told to attach the other way.
+        let on_hook = |old: Program, of: &Target| {
+            old.attach_type() == program.attach_type() && same_target(of, &target)
         };
-        let links = in_netns(&|| sys::device_links(device.ifindex, attach_type)).map_err(failed("attach"))?;
-        let target = Target::Device { netns: namespace, ifindex: device.ifindex, name: device.name.clone() };
-        let path = self.pins.links().join(pin_name(program, &target));
-        let on_hook =
-            |old: Program, of: &Target| old.attach_type() == attach_type && same_target(of, &target);
-        let pinned = self.pinned_links(on_hook)?.into_iter().map(|link| link.0);
-        let (mut here, gone): (Vec<_>, Vec<_>) = pinned.partition(|old| links.contains(&old.link_id));
-        // A pin of a device that went away or was moved, and whose index is this one's now.
-        for old in gone {
-            unpin(&old.path).map_err(failed("detach"))?;
-        }
-        here.sort_by_key(|old| old.program != program);
-        let mut here = here.into_iter();
-        if let Some(old) = here.next() {
-            // Another program in the link that is there takes no time; a new link takes as long as the kernel needs to
-            // be sure that nobody walks the old list. The name first: an adopted pin gets the program of its name. It
-            // may be that only the device's name is another.
-            fs::rename(&old.path, &path).map_err(failed("replace"))?;
-            self.replace(&Attachment { program, path, ..old }).map_err(failed("replace"))?;
-            return here.try_for_each(|more| unpin(&more.path)).map_err(failed("detach"));
-        }
-        let fd = self.program_fd(program)?.as_fd();
-        let attach = || sys::attach_device(fd, device.ifindex, attach_type);
-        let link = netns::run_in_or_here(device.netns.as_deref(), attach)
-            .and_then(|result| result)
-            .map_err(failed("attach"))?;
-        sys::pin(link.as_fd(), &path).map_err(failed("attach"))
+        let other_way =
+            |held: &Attachment| matches!(held.holder, Holder::Link(_)) != (self.hooks == Hooks::Tcx);
+        let others: Vec<_> = self.pinned(on_hook)?.into_iter().map(|held| held.0).filter(other_way).collect();
+        others.iter().try_for_each(|other| self.detach_attachment(other))
     }
 
     /// Takes a program off a device. One that is not there is fine.
     pub fn detach(&mut self, program: Program, device: &Device) -> Result<(), AttachError> {
-        let failed = |source| failed(program, "detach", format!("device {}", device.name), source);
         let netns = match namespace_inode(device.netns.as_deref()) {
             Ok(netns) => netns,
-            // With its namespace the device is gone, and its links are collected.
+            // With its namespace the device is gone, and what was attached to it is collected.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.collect_links(),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(failed(program, "detach", format!("device {}", device.name), error)),
         };
         let target = Target::Device { netns, ifindex: device.ifindex, name: device.name.clone() };
-        for (old, _, gone) in self.pinned_links(|old, of| old == program && same_target(of, &target))? {
+        for (old, gone) in self.pinned(|old, of| old == program && same_target(of, &target))? {
             if !gone {
-                unpin(&old.path).map_err(failed)?;
+                self.detach_attachment(&old)?;
             }
         }
         Ok(())
@@ -143,8 +148,11 @@ impl Kernel {
 
     /// Takes one program off, whatever it is attached to now.
     pub fn detach_attachment(&mut self, attachment: &Attachment) -> Result<(), AttachError> {
-        unpin(&attachment.path)
-            .map_err(|source| failed(attachment.program, "detach", attachment.target.to_string(), source))
+        let result = match &attachment.holder {
+            Holder::Link(_) => links::unpin(&attachment.path),
+            Holder::Filter(netns) => filters::unpin(attachment, netns.as_deref()),
+        };
+        result.map_err(|source| failed(attachment.program, "detach", attachment.target.to_string(), source))
     }
 
     /// Attaches the socket programs to a cgroup, and takes them off any other they were attached to.
@@ -168,11 +176,11 @@ impl Kernel {
             let fd = self.program_fd(program)?.as_fd();
             let link =
                 sys::attach_cgroup(fd, cgroup.as_fd(), program.attach_type()).map_err(failed("attach"))?;
-            let path = self.pins.links().join(pin_name(program, &target));
+            let path = self.pins.links().join(pin_name::of_link(program, &target));
             sys::pin(link.as_fd(), &path).map_err(failed("attach"))?;
         }
         for old in before.iter().filter(|old| old.program == program && old.target != target) {
-            unpin(&old.path).map_err(failed("detach"))?;
+            self.detach_attachment(old)?;
         }
         Ok(())
     }
@@ -180,14 +188,14 @@ impl Kernel {
     /// What is pinned and still attached to something.
     pub fn attachments(&self) -> Result<Vec<Attachment>, AttachError> {
         let mut attachments: Vec<_> =
-            self.pinned_links(|_, _| true)?.into_iter().filter(|link| !link.2).map(|link| link.0).collect();
+            self.pinned(|_, _| true)?.into_iter().filter(|held| !held.1).map(|held| held.0).collect();
         attachments.sort();
         Ok(attachments)
     }
 
-    /// Unpins links whose device or cgroup is gone.
+    /// Removes the pins of what was attached to a device or cgroup that is gone.
     pub fn collect_links(&mut self) -> Result<(), AttachError> {
-        for (attachment, _, gone) in self.pinned_links(|_, _| true)? {
+        for (attachment, gone) in self.pinned(|_, _| true)? {
             if gone {
                 self.detach_attachment(&attachment)?;
             }
@@ -197,14 +205,14 @@ impl Kernel {
 
     /// After a restart: collects what is gone and puts this build's programs into the rest.
     pub(super) fn adopt_links(&mut self) -> Result<(), AttachError> {
-        for (attachment, _, gone) in self.pinned_links(|_, _| true)? {
+        for (attachment, gone) in self.pinned(|_, _| true)? {
             if gone {
                 self.detach_attachment(&attachment)?;
                 continue;
             }
             match self.replace(&attachment) {
                 // It went away between the two questions.
-                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => {
                     self.detach_attachment(&attachment)?;
                 }
                 result => result.map_err(|source| {
@@ -215,38 +223,27 @@ impl Kernel {
         Ok(())
     }
 
-    /// Puts the loaded program into a link.
+    /// Puts the loaded program where the attachment's is.
     fn replace(&self, attachment: &Attachment) -> io::Result<()> {
-        let link = sys::get(&attachment.path)?;
-        let program = self.program_fd(attachment.program).map_err(io::Error::other)?;
-        sys::update_link(link.as_fd(), program.as_fd())
+        let program = self.program_fd(attachment.program).map_err(io::Error::other)?.as_fd();
+        match (&attachment.holder, &attachment.target) {
+            (Holder::Filter(netns), Target::Device { ifindex, .. }) => {
+                filters::put(attachment.program, netns.as_deref(), *ifindex, program, &attachment.path)
+            }
+            _ => sys::update_link(sys::get(&attachment.path)?.as_fd(), program),
+        }
     }
 
-    /// Pins of this role whose names are `wanted`, their links, and whether what they were attached to is gone. The
-    /// others are not opened: there are hundreds.
-    fn pinned_links(
+    /// Pins of this role that are `wanted`, and whether what they were attached to is gone. The others are not looked
+    /// at: there are hundreds.
+    fn pinned(
         &self,
         wanted: impl Fn(Program, &Target) -> bool,
-    ) -> Result<Vec<(Attachment, OwnedFd, bool)>, AttachError> {
-        let path = self.pins.links();
-        let failed = |source| AttachError::Directory { path: path.clone(), source };
-        let mut links = Vec::new();
-        for entry in fs::read_dir(&path).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let Some((program, target)) = parse_pin_name(&name) else {
-                tracing::warn!(pin = %path.display(), "a pinned link that this build does not know stays");
-                continue;
-            };
-            if program.role() != self.role || !wanted(program, &target) {
-                continue;
-            }
-            let link = sys::get(&path).map_err(failed)?;
-            let LinkInfo { id, program: program_id, target: now } =
-                sys::link_info(link.as_fd()).map_err(failed)?;
-            links.push((Attachment { program, target, link_id: id, program_id, path }, link, now.is_gone()));
-        }
-        Ok(links)
+    ) -> Result<Vec<(Attachment, bool)>, AttachError> {
+        let own = |program: Program, target: &Target| program.role() == self.role && wanted(program, target);
+        let mut pinned = links::pinned(&self.pins.links(), &own)?;
+        pinned.extend(filters::pinned(&self.pins.filters(), &own)?);
+        Ok(pinned)
     }
 }
 
@@ -281,100 +278,7 @@ fn failed(program: Program, action: &'static str, target: String, source: io::Er
     AttachError::Target { program: program.name(), action, target, source }
 }
 
-/// Detaches what is pinned here and removes the pin.
-fn unpin(path: &Path) -> io::Result<()> {
-    let link = match sys::get(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        link => link?,
-    };
-    match sys::detach_link(link.as_fd()) {
-        // What it was attached to is gone.
-        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => return Err(error),
-        _ => (),
-    }
-    fs::remove_file(path)
-}
-
 /// Inode of a network namespace, as pins and `ip netns` know it.
 pub fn namespace_inode(netns: Option<&Path>) -> io::Result<u64> {
     Ok(fs::metadata(netns.unwrap_or(Path::new("/proc/thread-self/ns/net")))?.st_ino())
-}
-
-fn pin_name(program: Program, target: &Target) -> String {
-    match target {
-        Target::Device { netns, ifindex, name } => {
-            format!("{}@{netns}@{ifindex}@{}", program.name(), escape(name))
-        }
-        Target::Cgroup { id } => format!("{}@cgroup@{id}", program.name()),
-    }
-}
-
-fn parse_pin_name(name: &str) -> Option<(Program, Target)> {
-    let mut parts = name.splitn(4, '@');
-    let program = Program::from_name(parts.next()?)?;
-    let target = match (parts.next()?, parts.next()?, parts.next()) {
-        ("cgroup", id, None) => Target::Cgroup { id: id.parse().ok()? },
-        (netns, ifindex, Some(name)) => Target::Device {
-            netns: netns.parse().ok()?,
-            ifindex: ifindex.parse().ok()?,
-            name: unescape(name)?,
-        },
-        _ => return None,
-    };
-    Some((program, target))
-}
-
-/// A BPF file system refuses names with a dot, VLAN devices have one.
-fn escape(name: &str) -> String {
-    let mut escaped = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.extend(['%', hex(byte >> 4), hex(byte & 15)]);
-        }
-    }
-    escaped
-}
-
-fn hex(digit: u8) -> char {
-    char::from_digit(u32::from(digit), 16).unwrap_or('0')
-}
-
-fn unescape(escaped: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = escaped.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pin_says_what_it_is_for() {
-        for (program, target, name) in [
-            (
-                Program::ToWire,
-                Target::Device { netns: 4_026_531_840, ifindex: 3, name: "eth0.100@x%".into() },
-                "to_wire@4026531840@3@eth0%2e100%40x%25",
-            ),
-            (Program::Connect4, Target::Cgroup { id: 77 }, "connect4@cgroup@77"),
-        ] {
-            assert_eq!(pin_name(program, &target), name);
-            assert_eq!(parse_pin_name(name), Some((program, target)));
-        }
-        for name in ["", "from_pod", "from_pod@1", "nobody@1@2@eth0", "from_pod@x@2@eth0", "from_pod@1@2@%f"]
-        {
-            assert_eq!(parse_pin_name(name), None, "{name}");
-        }
-    }
 }

@@ -15,7 +15,7 @@ use aya_obj::generated::bpf_map_type;
 use enforcer_common::maps::name;
 
 use super::{
-    Kernel, OpenError, Options,
+    Hooks, Kernel, OpenError, Options,
     pins::{Pins, Shape, pin_over},
     read, sys,
     verifier::{self, Verified},
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     BPF_OBJECT,
     datapath::program::{Place, Program, Role},
+    netlink::filters::{self, Hook},
 };
 
 impl Kernel {
@@ -38,7 +39,8 @@ impl Kernel {
             pin_over(program_fd(&ebpf, program)?, &path).map_err(|source| OpenError::Pin { path, source })?;
         }
         let readers = read::Readers::take(&mut ebpf)?;
-        Ok(Self { pins, role, ebpf, readers })
+        let hooks = options.hooks.unwrap_or_else(Hooks::of_this_kernel);
+        Ok(Self { pins, role, hooks, ebpf, readers })
     }
 
     /// The loaded program.
@@ -143,6 +145,25 @@ pub struct Unpinned {
     verified: BTreeMap<Program, Verified>,
 }
 
+/// Name of a filter that goes with a value.
+const LOAN: &str = "enforcer-load";
+
+/// A program on a device, for as long as this lives.
+pub enum Loan {
+    Link(OwnedFd),
+    Filter { ifindex: u32, hook: Hook },
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Self::Filter { ifindex, hook } = self
+            && let Err(error) = filters::remove(*ifindex, *hook, LOAN)
+        {
+            tracing::warn!(ifindex, %error, "the program stays on the device");
+        }
+    }
+}
+
 /// What a program costs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ProgramCost {
@@ -171,10 +192,17 @@ pub fn load_unpinned(programs: &[Program]) -> Result<Unpinned, OpenError> {
 }
 
 impl Unpinned {
-    /// Attaches a program to a device of the caller's network namespace, until the link is dropped.
-    pub fn attach(&self, program: Program, ifindex: u32) -> io::Result<OwnedFd> {
-        let fd = program_fd(&self.ebpf, program).map_err(io::Error::other)?;
-        sys::attach_device(fd.as_fd(), ifindex, program.attach_type())
+    /// Attaches a program to a device of the caller's network namespace, until what is returned is dropped.
+    pub fn attach(&self, program: Program, ifindex: u32) -> io::Result<Loan> {
+        let fd = program_fd(&self.ebpf, program).map_err(io::Error::other)?.as_fd();
+        match Hooks::of_this_kernel() {
+            Hooks::Tcx => sys::attach_device(fd, ifindex, program.attach_type()).map(Loan::Link),
+            Hooks::Clsact => {
+                let hook = program.hook();
+                filters::put(ifindex, hook, LOAN, fd)?;
+                Ok(Loan::Filter { ifindex, hook })
+            }
+        }
     }
 
     /// What each program costs.

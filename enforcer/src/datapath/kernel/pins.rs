@@ -1,4 +1,4 @@
-//! The pin directory: a BPF file system, `maps`, `progs` and `links` in it, and the proof that what is pinned there
+//! The pin directory: a BPF file system, `maps`, `progs`, `links` and `filters` in it, and the proof that what is pinned there
 //! has the layout that this build reads.
 
 use std::{
@@ -62,7 +62,7 @@ impl Pins {
         let failed = |source| OpenError::Directory { path: root.to_owned(), source };
         ensure_bpffs(root).map_err(failed)?;
         let pins = Self { root: root.to_owned() };
-        for directory in [pins.maps(), pins.programs(), pins.links()] {
+        for directory in [pins.maps(), pins.programs(), pins.links(), pins.filters()] {
             fs::create_dir_all(directory).map_err(failed)?;
         }
         Ok(pins)
@@ -78,6 +78,11 @@ impl Pins {
 
     pub fn links(&self) -> PathBuf {
         self.root.join("links")
+    }
+
+    /// Programs that are on devices through filters.
+    pub fn filters(&self) -> PathBuf {
+        self.root.join("filters")
     }
 
     /// Compares what is pinned with what this build has; makes the version's pin where nothing is pinned yet.
