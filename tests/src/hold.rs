@@ -7,9 +7,13 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 /// What a client asks of [`serve`] with its first line: silence, or data without end.
-pub const IDLE: &str = "idle";
-pub const STREAM: &str = "stream";
+const IDLE: &str = "idle";
+const STREAM: &str = "stream";
+/// It says a byte now and then.
+const POKE: &str = "poke";
 
 /// Holds every connection as its first line asks, and prints how it ended: `TAG ended ConnectionReset`, or `eof`.
 /// Never returns but with an error.
@@ -31,7 +35,11 @@ pub fn serve(port: u16) -> Result<()> {
 }
 
 fn held(mut stream: &TcpStream, mode: &str) -> String {
-    if let Err(error) = stream.write_all(b"ok\n") {
+    let hello = stream.peer_addr().and_then(|peer| {
+        let line = format!("ok {}\n", peer.ip().to_canonical());
+        stream.write_all(line.as_bytes())
+    });
+    if let Err(error) = hello {
         return name(&error);
     }
     let chunk = [0; 16 * 1024];
@@ -46,20 +54,31 @@ fn held(mut stream: &TcpStream, mode: &str) -> String {
     }
 }
 
-/// Connects, says `open` when the server has answered, and returns how the connection ended.
+/// Connects, says `open` and whom the server sees when it has answered, and returns how the connection ended.
 pub fn hold(to: SocketAddr, mode: &str, tag: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(20))?;
     stream.write_all(format!("{mode} {tag}\n").as_bytes())?;
+    if mode == POKE {
+        stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+    }
     let mut buffer = [0; 16 * 1024];
     let mut opened = false;
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => return Ok("eof".to_owned()),
-            Ok(_) if !opened => {
+            Ok(length) if !opened => {
                 opened = true;
-                say("open");
+                let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                say(&format!("open {}", line.lines().next().unwrap_or_default()));
             }
             Ok(_) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && mode == POKE =>
+            {
+                if let Err(error) = stream.write_all(b".") {
+                    return Ok(name(&error));
+                }
+            }
             Err(error) => return Ok(name(&error)),
         }
     }
@@ -71,6 +90,12 @@ pub fn hold_udp(to: SocketAddr) -> Result<String> {
     let any = if to.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.connect(to)?;
+    // Without it Linux keeps errors from a UDP socket that may pass, an unreachable host for one.
+    if to.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     let mut opened = false;
     loop {

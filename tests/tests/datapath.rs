@@ -13,5 +13,7 @@ mod links;
 mod pins;
 #[path = "datapath/reading.rs"]
 mod reading;
+#[path = "datapath/strangers.rs"]
+mod strangers;
 #[path = "datapath/tables.rs"]
 mod tables;

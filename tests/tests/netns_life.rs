@@ -8,10 +8,15 @@ mod boot;
 mod held;
 #[path = "netns_life/late.rs"]
 mod late;
+#[path = "netns_life/liveness.rs"]
+mod liveness;
 #[path = "netns_life/maps.rs"]
 mod maps;
+#[path = "netns_life/restart.rs"]
+mod restart;
 #[path = "netns_life/revoke.rs"]
 mod revoke;
-#[expect(dead_code, reason = "not every binary that shares it uses all of it")]
+#[path = "netns_life/second.rs"]
+mod second;
 #[path = "netns/shared.rs"]
 mod shared;

@@ -12,7 +12,7 @@ use enforcer_tests::{
 
 const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
-                     | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream TAG \
+                     | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream|poke TAG \
                      | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… \
                      | hear PORT | bulk-serve PORT | bulk-tcp ADDRESS:PORT BYTES \
                      | bulk-udp ADDRESS:PORT BYTES COUNT DISCOVERY | learn-mtu ADDRESS:PORT BYTES | calls TAG MILLISECONDS ADDRESS:PORT... \

@@ -34,7 +34,7 @@ pub fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// The destination, its servers, and a connection `held` that grants it to pods with `app: cart`.
+/// The destination `held`, its servers, and a connection of the same name that grants it to pods with `app: cart`.
 pub fn serve(lab: &mut Lab) {
     for (name, args) in
         [("held", ["hold-serve", &TCP_PORT.to_string()]), ("held-udp", ["udp-echo", &UDP_PORT.to_string()])]
@@ -45,35 +45,39 @@ pub fn serve(lab: &mut Lab) {
         }
     }
     wait::for_true("the server listens", || lab.log("held").contains("listening")).expect("it listens");
-    destination(lab, &[&lab.id.gateway()], TCP_PORT);
-    connection(lab, "held", "{matchLabels: {app: cart}}");
+    destination(lab, "held", &[&lab.id.gateway()], TCP_PORT);
+    connection(lab, "held", "held", "{matchLabels: {app: cart}}");
 }
 
-/// The destination with these gateways, reached at this TCP port.
-pub fn destination(lab: &Lab, gateways: &[&str], port: u16) {
+/// A destination with these gateways, reached at this TCP port.
+pub fn destination(lab: &Lab, name: &str, gateways: &[&str], port: u16) {
     let yaml = format!(
-        "apiVersion: enforcer.dev/v1alpha1\nkind: KeyValueStore\nmetadata: {{name: held, namespace: {PROJECT}}}\n\
+        "apiVersion: enforcer.dev/v1alpha1\nkind: KeyValueStore\nmetadata: {{name: {name}, namespace: {PROJECT}}}\n\
          spec:\n  gateways: [{}]\n  ports:\n  - {{name: tcp, port: {port}, targetPort: {TCP_PORT}, protocol: TCP}}\n  \
          - {{name: udp, port: {UDP_PORT}, protocol: UDP}}\n  endpoints:\n  - address: {SERVER4}\n  \
          - address: \"{SERVER6}\"\n",
         gateways.join(", "),
     );
-    lab.save("held.yaml", &yaml).expect("the destination is saved");
+    lab.save(&format!("{name}.yaml"), &yaml).expect("the destination is saved");
 }
 
-/// A connection to it from the project's pods that this selector selects.
-pub fn connection(lab: &Lab, name: &str, selector: &str) {
+/// A connection to a destination from the project's pods that this selector selects.
+pub fn connection(lab: &Lab, name: &str, destination: &str, selector: &str) {
     let yaml = format!(
         "apiVersion: enforcer.dev/v1alpha1\nkind: ServiceConnection\nmetadata: {{name: {name}, namespace: {PROJECT}}}\n\
          spec:\n  source: {{kind: KubernetesCluster, name: lab, podSelector: {selector}}}\n  \
-         destination: {{kind: KeyValueStore, name: held}}\n"
+         destination: {{kind: KeyValueStore, name: {destination}}}\n"
     );
     lab.save(&format!("connection-{name}.yaml"), &yaml).expect("the connection is saved");
 }
 
-/// Where it is for pods.
+/// Where `held` is for pods.
 pub fn address(lab: &Lab, family: Family, port: u16) -> SocketAddr {
-    let name = format!("keyvaluestore-held.{PROJECT}.svc.cluster.local");
+    address_of(lab, "held", family, port)
+}
+
+pub fn address_of(lab: &Lab, destination: &str, family: Family, port: u16) -> SocketAddr {
+    let name = format!("keyvaluestore-{destination}.{PROJECT}.svc.cluster.local");
     let found =
         wait::until("the name is known", || lab.place("cart").resolve(&name, family).ok()??.parse().ok());
     SocketAddr::new(found.expect("the name is known"), port)
@@ -105,10 +109,25 @@ impl Held {
         Self { process: process.unwrap_or_else(|err| panic!("{tag}: {err:#}: {said}")), tag }
     }
 
+    /// Whether a call from there is refused at once.
+    pub fn is_refused(place: &Place, to: SocketAddr) -> bool {
+        let outcome = place.run(LAB, &["tcp-connect", &to.to_string()]).expect("the client starts");
+        outcome.was_not_permitted()
+    }
+
     /// What it was told in the end; `None`: it hangs.
     pub fn end(&mut self, lab: &Lab) -> Option<String> {
         let _: ExitStatus = soon(|| self.process.ended())?;
         lab.log(&self.tag).lines().last().map(str::to_owned)
+    }
+
+    /// Address of the gateway that it goes through, as the server sees it.
+    pub fn through(&self, lab: &Lab) -> String {
+        lab.log(&self.tag)
+            .lines()
+            .find_map(|line| line.strip_prefix("open ok "))
+            .unwrap_or_default()
+            .to_owned()
     }
 
     pub fn is_open(&mut self) -> bool {

@@ -34,7 +34,7 @@ fn a_grant_that_goes_ends_what_is_idle_or_busy_in_a_pod_or_inside_one_at_both_en
     let lab = ready();
     let nested = Nested::new(&lab, "cart");
     for family in Family::ALL {
-        held::connection(&lab, "held", "{matchLabels: {app: cart}}");
+        held::connection(&lab, "held", "held", "{matchLabels: {app: cart}}");
         let service = held::address(&lab, family, TCP_PORT);
         let mut all = Vec::new();
         for (name, place) in
@@ -61,7 +61,7 @@ fn datagrams_of_a_grant_that_went_are_answered() {
     let lab = ready();
     let nested = Nested::new(&lab, "cart");
     for family in Family::ALL {
-        held::connection(&lab, "held", "{matchLabels: {app: cart}}");
+        held::connection(&lab, "held", "held", "{matchLabels: {app: cart}}");
         let service = held::address(&lab, family, UDP_PORT);
         let inner_end = if family == Family::V4 { "HostUnreachable" } else { "PermissionDenied" };
         let places = [("pod", lab.place("cart")), ("inner", nested.place())];
@@ -84,7 +84,7 @@ fn a_peer_that_is_out_of_reach_does_not_keep_a_client_waiting() {
     for (what, netns, device) in
         [("database", lab.id.netns("svc"), "eth0"), ("gateway", lab.id.netns("lan"), "gw0")]
     {
-        held::connection(&lab, "held", "{matchLabels: {app: cart}}");
+        held::connection(&lab, "held", "held", "{matchLabels: {app: cart}}");
         let mut all = [("pod", lab.place("cart")), ("inner", nested.place())]
             .map(|(name, place)| Held::open(&lab, &place, service, "idle", &format!("no-{what}-{name}")));
         ip(&netns, &format!("link set {device} down")).expect("it is cut off");
@@ -102,7 +102,7 @@ fn a_peer_that_is_out_of_reach_does_not_keep_a_client_waiting() {
             assert!(told, "{} is told: {end:?}", held.tag);
         }
     }
-    held::connection(&lab, "held", "{matchLabels: {app: cart}}");
+    held::connection(&lab, "held", "held", "{matchLabels: {app: cart}}");
     drop(Held::open(&lab, &lab.place("cart"), service, "idle", "all-back"));
 }
 
@@ -118,8 +118,8 @@ fn what_another_connection_or_another_pods_grant_covers_survives() {
     lab.save_pod(lab.pod("hostnet2")).expect("the pod is saved");
     let service = held::address(&lab, Family::V4, TCP_PORT);
     let nested = Nested::new(&lab, "cart");
-    held::connection(&lab, "twice", "{matchLabels: {app: cart}}");
-    held::connection(&lab, "guests", "{matchLabels: {app: guest}}");
+    held::connection(&lab, "twice", "held", "{matchLabels: {app: cart}}");
+    held::connection(&lab, "guests", "held", "{matchLabels: {app: guest}}");
     let places = [
         ("kept-pod", lab.place("cart")),
         ("kept-inner", nested.place()),
