@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub mod allowed;
+pub mod claims;
 mod clock;
 pub mod compile;
 mod far_end;

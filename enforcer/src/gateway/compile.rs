@@ -14,7 +14,7 @@ use enforcer_common::{
 };
 use ipnet::IpNet;
 
-use super::{allowed, health::Health, numbers::Numbers, registry, registry::Registry};
+use super::{allowed, claims::Pods, health::Health, numbers::Numbers, registry, registry::Registry};
 use crate::{
     announce::{Binding, LiveGrant},
     datapath::gateway::GwTables,
@@ -36,6 +36,8 @@ pub struct Inputs<'a> {
     pub gateway: &'a Gateway,
     pub resolved: &'a Resolved,
     pub registry: &'a Registry,
+    /// What can be read of the nodes' pods.
+    pub pods: &'a Pods,
     pub allowed: &'a allowed::Allowed,
     /// Routes to the backends.
     pub ways: &'a BTreeMap<IpAddr, Way>,
@@ -79,7 +81,8 @@ pub fn compile(inputs: &Inputs<'_>, actual: &GwTables, numbers: &mut Numbers) ->
         let mut taken = BTreeMap::new();
         for (uid, binding) in &announced.bindings {
             let id = (name.clone(), uid.clone());
-            if let Some(message) = registry::refusal(node, binding, &taken) {
+            let refusal = registry::refusal(node, binding, &taken);
+            if let Some(message) = refusal.or_else(|| inputs.pods.contradiction(node, binding)) {
                 compiled.refused.insert(id, message);
                 continue;
             }

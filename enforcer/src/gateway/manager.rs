@@ -22,6 +22,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    claims::Pods,
     clock,
     compile::Compiled,
     far_end::{self, FarEnd},
@@ -107,6 +108,7 @@ pub struct Manager {
     adopted: BTreeSet<SocketAddr>,
     revoker: Revoker,
     resolved: Arc<Resolved>,
+    pods: Pods,
     compiled: Compiled,
     ways: Ways,
     network: Option<TunnelNetwork>,
@@ -176,6 +178,7 @@ impl Manager {
             adopted,
             revoker: Revoker::default(),
             resolved: Arc::default(),
+            pods: Pods::default(),
             compiled: Compiled::default(),
             ways: Ways::default(),
             network: None,
@@ -337,6 +340,7 @@ impl Manager {
         self.objects_due = false;
         let snapshot = Arc::clone(&self.channels.snapshots.borrow_and_update());
         let state = self.channels.states.borrow_and_update().clone();
+        self.pods = Pods::of(&snapshot);
         // Without the controller's state there is no truth; what the kernel has stays.
         if let Some(state) = state {
             self.resolved = Arc::new(resolve(&snapshot, &state));

@@ -1,6 +1,7 @@
 //! A node whose agent is not ours: what it announces beyond its own is refused by the gateway.
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     time::Duration,
@@ -115,6 +116,61 @@ fn a_node_that_announces_what_is_not_its_own_is_refused() {
         ]
     );
     drop(liar);
+    lab.start(Role::Agent).expect("the agent starts");
+    lab.wait_ready().expect("everything is as before");
+    comes_to(&lab, "cart", &lab.place("cart"), &Answer::Works);
+}
+
+/// The gateway reads the same pods as the agents here.
+#[test]
+fn a_node_that_announces_pods_of_others_is_refused_where_the_gateway_can_read_them() {
+    let mut lab = lab();
+    let state = state::load(&lab.state_file()).expect("the state is good").expect("there is a state");
+    let away = "apiVersion: v1\nkind: Pod\nmetadata: {name: away, namespace: shop, uid: uid-away}\n\
+                spec: {nodeName: elsewhere}\n";
+    lab.save("pod-away.yaml", away).expect("the pod is saved");
+    lab.kill(Role::Agent).expect("the agent is killed");
+    let mut liar = Liar::connect(&lab, &state);
+    liar.say(&Request::Hello { version: VERSION, node: lab.id.node() });
+    assert_eq!(liar.hear(), Told::Hello { version: VERSION, gateway: lab.id.gateway() });
+    let claim = |uid: &str, pod: &str, last| Binding {
+        pod: pod.to_owned(),
+        ..binding(uid, "shop", last, &state, &lab)
+    };
+    let bindings = vec![
+        claim("uid-away", "away", 50),
+        // Another's name, with a uid of its own; and the other way round.
+        claim("uid-false", "cart", 51),
+        claim("uid-cart", "audit", 52),
+        claim("uid-unheard-of", "fresh", 53),
+    ];
+    // Until the gateway has read the pod, it has to believe what is said of it.
+    let mut told = BTreeMap::new();
+    liar.say(&Request::Snapshot { generation: 1, bindings });
+    let refused =
+        |told: &BTreeMap<String, String>| told.get("uid-away").is_some_and(|told| told.contains("runs on"));
+    while told.len() < 4 || !refused(&told) {
+        match liar.hear() {
+            Told::Live { uid, grants, .. } => told.insert(uid, format!("{} grants", grants.len())),
+            Told::Refused { uid, message, .. } => told.insert(uid, message),
+            other => panic!("{other:?}"),
+        };
+    }
+    let node = lab.id.node();
+    let expected = [
+        ("uid-away", format!("pod shop/away runs on node \"elsewhere\", not on that of {node}")),
+        ("uid-cart", "uid uid-cart is that of pod shop/cart".to_owned()),
+        ("uid-false", "pod shop/cart has the uid uid-cart".to_owned()),
+        // Three services in two families each: of a pod that cannot be read, a node is believed.
+        ("uid-unheard-of", "6 grants".to_owned()),
+    ];
+    assert_eq!(told, expected.map(|(uid, told)| (uid.to_owned(), told)).into());
+    let status = lab.status(Role::Gateway).expect("the gateway answers");
+    let shown = status["refused"].as_array().expect("a list").len();
+    assert_eq!(shown, 3, "{}", status["refused"]);
+    assert!(lab.log("gateway").contains("pod shop/away runs on node"), "{}", lab.log("gateway"));
+    drop(liar);
+    lab.delete("pod-away.yaml").expect("the pod is removed");
     lab.start(Role::Agent).expect("the agent starts");
     lab.wait_ready().expect("everything is as before");
     comes_to(&lab, "cart", &lab.place("cart"), &Answer::Works);

@@ -97,6 +97,7 @@ impl Lab {
             gateway: &self.resolved.gateways["eu-1"],
             resolved: &self.resolved,
             registry: &self.registry,
+            pods: &Pods::default(),
             allowed: &self.allowed,
             ways: &self.ways,
             health: &self.health,

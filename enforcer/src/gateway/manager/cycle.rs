@@ -108,6 +108,7 @@ impl Manager {
             gateway,
             resolved: &self.resolved,
             registry: &self.registry,
+            pods: &self.pods,
             allowed: &allowed,
             ways: &self.ways.ways,
             health: &self.health,
