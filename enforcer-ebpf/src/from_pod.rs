@@ -19,7 +19,12 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
         return Ok(Action::Next);
     }
     if guarded(&case.packet.destination).is_none() && case.packet.hidden == 0 {
-        return Ok(Action::Next);
+        // The node's own sockets are behind no other hook.
+        return if guarded(&case.packet.source).is_some() {
+            Err(DropReason::ClearSource)
+        } else {
+            Ok(Action::Next)
+        };
     }
     let ifindex = case.skb.ifindex();
     let workload = identify::by_wire(ifindex, &case.packet.source)?;

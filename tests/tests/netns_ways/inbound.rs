@@ -1,11 +1,11 @@
 //! What comes in: packets that claim a guarded source, and frames that somebody puts right before the tunnel.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use enforcer_tests::{
     lab::{
         Lab, Place, Role, Running,
-        network::{NODE4, NODE6},
+        network::{NODE4, NODE6, host_end},
         wait,
     },
     packet::{Packet, Transport},
@@ -62,42 +62,71 @@ fn drops(lab: &Lab, reason: &str) -> u64 {
     status["counters"]["drops"][reason].as_u64().unwrap_or_default()
 }
 
+/// Where forged frames come from: a place, its device, and who gets what it sends and who it is there.
+struct Forger {
+    place: Place,
+    device: &'static str,
+    macs: [[u8; 6]; 2],
+    /// Addresses that nobody guards and that could be behind the device.
+    others: [IpAddr; 2],
+}
+
+/// Somebody on the underlay, a pod that is known, and one that is not.
+fn forgers(lab: &Lab) -> [Forger; 3] {
+    let (node, audit) = (lab.id.netns("node"), lab.pod("audit"));
+    let addresses = |list: [&str; 2]| list.map(|ip| ip.parse().expect("an address"));
+    let forger = |place: Place, end: &str, others| {
+        let macs = [mac(&node, end), mac(&place.netns, "eth0")];
+        Forger { place, device: "eth0", macs, others }
+    };
+    let [own4, own6] = audit.addresses();
+    [
+        forger(lab.elsewhere("gw"), "eth0", addresses(["192.0.2.99", "2001:db8:1::99"])),
+        forger(lab.place("audit"), &host_end(audit), addresses([&own4, &own6])),
+        forger(lab.elsewhere("beside"), "beside0", addresses(["10.99.0.2", "fd99:99::2"])),
+    ]
+}
+
 #[test]
 fn clear_text_that_claims_a_guarded_source_reaches_nobody() {
     let lab = lab();
+    places::add_once(&lab);
     let (guarded, before) = (Guarded::of(&lab), drops(&lab, "ClearSource"));
-    let gateway = lab.elsewhere("gw");
-    let macs = [mac(&lab.id.netns("node"), "eth0"), mac(&lab.id.netns("gw"), "eth0")];
     let listeners = [
         (lab.pod("cart").addresses(), lab.place("cart"), "heard-cart"),
         ([NODE4.into(), NODE6.into()], lab.elsewhere("node"), "heard-node"),
     ];
+    let mut sent = 0;
     for (addresses, place, log) in listeners {
         let hearing = hear(&lab, &place, log);
         let mut controls = Vec::new();
-        for (family, address) in addresses.iter().enumerate() {
-            let to = SocketAddr::new(address.parse().expect("an address"), PORT);
-            let send = |source: SocketAddr, mark| {
-                let mut packet = datagram(source, to, mark);
-                packet.mac = macs;
-                inject(&gateway, "inject", "eth0", &packet);
-            };
-            for source in guarded.targets.iter().filter(|source| source.is_ipv4() == to.is_ipv4()) {
-                send(*source, 1);
+        // Marks of what nobody may hear are below 100.
+        for (number, forger) in (1..).zip(forgers(&lab)) {
+            for (family, address) in addresses.iter().enumerate() {
+                let to = SocketAddr::new(address.parse().expect("an address"), PORT);
+                let send = |source: SocketAddr, mark| {
+                    let mut packet = datagram(source, to, mark);
+                    packet.mac = forger.macs;
+                    inject(&forger.place, "inject", forger.device, &packet);
+                };
+                for source in guarded.targets.iter().filter(|source| source.is_ipv4() == to.is_ipv4()) {
+                    send(*source, number * 10 + family as u16);
+                    sent += 1;
+                }
+                // Afterwards somebody else, on the same way.
+                controls.push(text(number * 100 + family as u16));
+                send(SocketAddr::new(forger.others[family], 5432), number * 100 + family as u16);
             }
-            // Somebody else of the underlay, after the others, on the same way.
-            let control = if family == 0 { "192.0.2.99" } else { "2001:db8:1::99" };
-            controls.push(text(2 + family as u16));
-            send(SocketAddr::new(control.parse().expect("an address"), 5432), 2 + family as u16);
         }
         wait::for_true("the others are heard", || controls.iter().all(|text| lab.log(log).contains(text)))
-            .unwrap_or_else(|err| panic!("{log}: {err:#}"));
-        assert!(!lab.log(log).contains(&text(1)), "{log}: {}", lab.log(log));
+            .unwrap_or_else(|err| panic!("{log}: {err:#}: {}", lab.log(log)));
+        let heard: Vec<String> =
+            (0..100).map(text).filter(|text| lab.log(log).contains(text.as_str())).collect();
+        assert_eq!(heard, Vec::<String>::new(), "{log}: {}", lab.log(log));
         drop(hearing);
     }
-    // Three sources for each of four listeners.
-    wait::for_true("the drops are counted", || drops(&lab, "ClearSource") >= before + 12)
-        .unwrap_or_else(|err| panic!("{err:#}: {}", drops(&lab, "ClearSource")));
+    wait::for_true("the drops are counted", || drops(&lab, "ClearSource") >= before + sent)
+        .unwrap_or_else(|err| panic!("{err:#}: {} of {sent}", drops(&lab, "ClearSource") - before));
 }
 
 /// With and without the hooks of the pair's end: no flow of that tuple lives, so no packet may pass the last guard.
