@@ -100,6 +100,13 @@ pub fn run(args: &Args) -> Result<()> {
             cargo.arg("--include-ignored");
         }
         all_succeeded &= count_tests(&mut cargo, &mut count)?;
+        if tier == Tier::Netns && args.filter.is_none() {
+            // The hooks of kernels that have no tcx hold as well.
+            eprintln!("test: ways out and in, with programs attached by clsact");
+            let mut cargo = process::cargo();
+            cargo.args(["test", "--workspace", "--test=netns_ways", "--", "--test-threads=1"]);
+            all_succeeded &= count_tests(cargo.env("ENFORCER_LAB_ATTACH", "clsact"), &mut count)?;
+        }
     }
     print_count(count);
     if !all_succeeded || count.failed > 0 {

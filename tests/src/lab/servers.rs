@@ -92,11 +92,19 @@ fn postgres(lab: &Lab) -> Result<Running> {
 fn mariadb(lab: &Lab) -> Result<Running> {
     let data = lab.data("mariadb", "mysql")?;
     let dir = format!("--datadir={}", data.display());
+    // Its temporary tables in a folder that it shares with other servers may have the same names as theirs.
+    let temporary = format!("--tmpdir={}", lab.data("mariadb-temporary", "mysql")?.display());
     let small =
         ["--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"];
     finish(
         lab.server("mysql", Path::new("mariadb-install-db"))
-            .args(["--no-defaults", &dir, "--auth-root-authentication-method=normal", "--skip-test-db"])
+            .args([
+                "--no-defaults",
+                &dir,
+                &temporary,
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ])
             .args(small),
     )?;
     let init = data.join("init.sql");
@@ -108,7 +116,7 @@ fn mariadb(lab: &Lab) -> Result<Running> {
     let socket = data.join("sock");
     let server = Running::start(
         lab.server("mysql", Path::new("mariadbd"))
-            .args(["--no-defaults", &dir, "--bind-address=*", "--skip-name-resolve"])
+            .args(["--no-defaults", &dir, &temporary, "--bind-address=*", "--skip-name-resolve"])
             .args(small)
             .arg(format!("--init-file={}", init.display()))
             .arg(format!("--socket={}", socket.display()))

@@ -132,12 +132,17 @@ fn add_second_interface(lab: &Lab) {
 
 /// Waits until the agent has attached its programs to a device of the node.
 pub fn wait_guarded(lab: &Lab, device: &str) {
-    let links = lab.id.bpffs().join("node/links");
+    // The pin of a filter has one part more than that of a link.
+    let pins = [("links", format!("@{device}")), ("filters", format!("@{device}@"))];
     wait::for_true("the new device is guarded", || {
-        let Ok(entries) = std::fs::read_dir(&links) else { return false };
-        let names: Vec<String> = entries
-            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-            .filter(|name| name.ends_with(&format!("@{device}")))
+        let names: Vec<String> = pins
+            .iter()
+            .filter_map(|(folder, end)| {
+                Some((std::fs::read_dir(lab.id.bpffs().join("node").join(folder)).ok()?, end))
+            })
+            .flat_map(|(entries, end)| entries.map(move |entry| (entry, end)))
+            .filter_map(|(entry, end)| Some((entry.ok()?.file_name().to_string_lossy().into_owned(), end)))
+            .filter_map(|(name, end)| name.ends_with(end.as_str()).then_some(name))
             .collect();
         ["to_wire@", "from_wire@"].iter().all(|program| names.iter().any(|name| name.starts_with(program)))
     })
