@@ -1,4 +1,4 @@
-//! The README names every command that there is.
+//! The README names every command that there is, and no test that there is not.
 
 use anyhow::{Context, Result};
 
@@ -21,7 +21,24 @@ pub fn check(files: &[File]) -> Result<Vec<String>> {
             }
         }
     }
+    for (number, line) in readme.text.lines().enumerate() {
+        for test in tests(line).filter(|test| !is_test(files, test)) {
+            complaints.push(readme.complain(number + 1, &format!("there is no test {test}")));
+        }
+    }
     Ok(complaints)
+}
+
+/// Names of tests in a line: more than three words in code, joined as Rust joins them.
+fn tests(line: &str) -> impl Iterator<Item = &str> {
+    let is_name =
+        |code: &&str| code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    line.split('`').skip(1).step_by(2).filter(is_name).filter(|code| code.matches('_').count() > 3)
+}
+
+fn is_test(files: &[File], name: &str) -> bool {
+    let declaration = format!("fn {name}()");
+    files.iter().any(|file| file.is_rust() && file.text.contains(&declaration))
 }
 
 /// Names of the variants of the enums that derive `Subcommand`, as clap writes them.
@@ -60,12 +77,18 @@ fn kebab(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::subcommands;
+    use super::{subcommands, tests};
 
     #[test]
     fn variants_are_named_as_clap_names_them() {
         let text =
             "#[derive(Subcommand)]\nenum Task {\n    /// Docs\n    Setup(setup::Args),\n    CleanLab,\n}\n";
         assert_eq!(subcommands(text), ["setup", "clean-lab"]);
+    }
+
+    #[test]
+    fn names_of_tests_are_told_from_other_code() {
+        let line = "| a pod | `no_way_out_of_the_node_is_in_clear`, `gw_from_tunnel`, `enforcer agent` |";
+        assert_eq!(tests(line).collect::<Vec<_>>(), ["no_way_out_of_the_node_is_in_clear"]);
     }
 }
