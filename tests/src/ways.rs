@@ -6,7 +6,7 @@
 mod raw;
 mod socket;
 
-pub use raw::inject;
+pub use raw::{inject, send_bare};
 
 use std::{
     fmt::Write as _,

@@ -10,6 +10,8 @@ mod inbound;
 mod instrument;
 #[path = "netns_ways/outbound.rs"]
 mod outbound;
+#[path = "netns_ways/peers.rs"]
+mod peers;
 #[path = "netns_ways/places.rs"]
 mod places;
 #[path = "netns/shared.rs"]

@@ -16,7 +16,7 @@ const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench 
                      | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… \
                      | hear PORT | bulk-serve PORT | bulk-tcp ADDRESS:PORT BYTES \
                      | bulk-udp ADDRESS:PORT BYTES COUNT DISCOVERY | learn-mtu ADDRESS:PORT BYTES | calls TAG MILLISECONDS ADDRESS:PORT... \
-                     | inject DEVICE HEX | inject-bypass DEVICE HEX | ways PLAN (see ways.rs)";
+                     | inject DEVICE HEX... | inject-bypass DEVICE HEX... | send-bare ADDRESS HEX | ways PLAN (see ways.rs)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -65,9 +65,12 @@ fn run(args: &[&str]) -> Result<bool> {
         ["hear", port] => probe::hear(port.parse().context(USAGE)?)?,
         ["calls", tag, patience, targets @ ..] => calls(tag, patience, targets)?,
         [what @ ("bulk-serve" | "bulk-tcp" | "bulk-udp" | "learn-mtu"), rest @ ..] => sizes(what, rest)?,
-        [how @ ("inject" | "inject-bypass"), device, hex] => {
-            ways::inject(device, &bytes(hex)?, *how == "inject-bypass")?;
+        [how @ ("inject" | "inject-bypass"), device, frames @ ..] => {
+            for hex in frames {
+                ways::inject(device, &bytes(hex)?, *how == "inject-bypass")?;
+            }
         }
+        ["send-bare", to, hex] => ways::send_bare(&bytes(hex)?, to.parse().context(USAGE)?)?,
         ["ways", plan @ ..] => {
             let said = ways::Plan::parse(plan).context(USAGE)?.run();
             if !said.is_empty() {

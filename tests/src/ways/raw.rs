@@ -85,6 +85,14 @@ impl Shot<'_> {
     }
 }
 
+/// Sends a packet with its IP header, as the routes have it.
+pub fn send_bare(packet: &[u8], to: IpAddr) -> Result<()> {
+    let domain = if to.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = socket2::Socket::new(domain, Type::RAW, Some(libc::IPPROTO_RAW.into()))?;
+    socket.send_to(packet, &SocketAddr::new(to, 0).into())?;
+    Ok(())
+}
+
 /// Sends a frame out of a device; `bypass` leaves the queue and its hooks out.
 pub fn inject(device: &str, frame: &[u8], bypass: bool) -> Result<()> {
     let socket = socket2::Socket::new(Domain::PACKET, Type::RAW, None)?;

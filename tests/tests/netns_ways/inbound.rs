@@ -18,7 +18,7 @@ use crate::{
     shared::{lab, probe},
 };
 
-const PORT: u16 = 4242;
+pub const PORT: u16 = 4242;
 
 /// Hardware address of a device.
 fn mac(netns: &str, device: &str) -> [u8; 6] {
@@ -38,7 +38,7 @@ fn inject(place: &Place, how: &str, device: &str, packet: &Packet) {
 }
 
 /// A datagram that is known by its number.
-fn datagram(source: SocketAddr, destination: SocketAddr, mark: u16) -> Packet {
+pub fn datagram(source: SocketAddr, destination: SocketAddr, mark: u16) -> Packet {
     let mut packet = Packet::udp(source, destination, 0);
     if let Transport::Udp { payload, .. } = &mut packet.transport {
         *payload = text(mark).into_bytes();
@@ -47,7 +47,7 @@ fn datagram(source: SocketAddr, destination: SocketAddr, mark: u16) -> Packet {
 }
 
 /// A listener that notes what it hears.
-fn hear(lab: &Lab, place: &Place, log: &str) -> Running {
+pub fn hear(lab: &Lab, place: &Place, log: &str) -> Running {
     let port = PORT.to_string();
     let args = ["udp-hear", &port];
     let hearing = place.start_plain(env!("CARGO_BIN_EXE_enforcer-lab"), &args, &lab.id.log(log));
@@ -58,7 +58,11 @@ fn hear(lab: &Lab, place: &Place, log: &str) -> Running {
 
 /// How many packets have been dropped for a reason.
 fn drops(lab: &Lab, reason: &str) -> u64 {
-    let status = lab.status(Role::Agent).expect("the agent answers");
+    drops_of(lab, Role::Agent, reason)
+}
+
+pub fn drops_of(lab: &Lab, role: Role, reason: &str) -> u64 {
+    let status = lab.status(role).expect("the role answers");
     status["counters"]["drops"][reason].as_u64().unwrap_or_default()
 }
 
