@@ -47,10 +47,11 @@ use crate::{
     announce::client::AckUpdate,
     compile::{Ledger, Pair},
     control::{self, MonitorEvent, View},
-    datapath::kernel::{Events, KernelNode, Options, namespace_inode},
+    datapath::kernel::{Events, KernelNode, namespace_inode},
     keygen, netlink,
     resolve::{Node, Resolved},
-    source, state,
+    source::manifests::{self, Memory},
+    state,
     store::Snapshot,
 };
 
@@ -100,6 +101,8 @@ pub(crate) struct Agent {
     /// Grants that ended before this moment have been dealt with.
     expired_until: u64,
     pressure: Value,
+    /// Events that the kernel had left out at the last look.
+    events_missed: Option<u64>,
     /// By the number of the connection.
     traffic: BTreeMap<u32, GrantStats>,
     names: watch::Sender<events::Names>,
@@ -137,13 +140,12 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
     // A damaged file is told now; later ones leave the last good state.
     state::load(&state_path)?;
     let common = common(&args, run_dir)?;
-    let mut datapath = KernelNode::open(&bpffs, &Options { hooks: args.attach, ..Options::default() })?;
+    let mut datapath = KernelNode::open(&bpffs, &args.options())?;
     let events = datapath.take_events().context("cannot read the kernel's events")?;
     let (pods, sights) = pods::Pods::new();
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
     let (announced, acks) = announced::Announced::new(common.netns.clone());
-    let memory = source::manifests::Memory::Own(run_dir.join("accepted"));
-    let snapshot = source::manifests::watch(&args.manifests, memory)?;
+    let snapshot = manifests::watch(&args.manifests, Memory::Own(run_dir.join("accepted")))?;
     let (state, links) = (state::watch_state(&state_path), netlink::watch_devices(None)?);
     let inputs = Inputs { snapshot, state, devices: links, sights, reports, acks };
     let (names, names_receiver) = watch::channel(events::Names::default());
@@ -180,6 +182,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         boot_unix_ns: boot_unix_ns(),
         expired_until: boot_ns(),
         pressure: Value::Null,
+        events_missed: None,
         traffic: BTreeMap::new(),
         names,
         view,

@@ -14,9 +14,10 @@ pub fn id(path: &Path) -> io::Result<u64> {
 /// Where cgroup v2 is mounted: alone, or beside v1 on hybrid systems.
 pub fn root() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
-    root_of(&mounts)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "cgroup v2 is not mounted anywhere"))
+    root_of(&mounts).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, NOT_MOUNTED))
 }
+
+const NOT_MOUNTED: &str = "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified, or say where it is with --cgroup-root";
 
 fn root_of(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {

@@ -94,7 +94,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         args.bpffs.clone().unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/enforcer-{}", args.name)));
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
     let _lock = lock(&run_dir).await?;
-    let changed_sysctls = ports::reserve().context("ports 61000-65535 cannot be kept for translation")?;
+    let changed_sysctls = ports::reserve().context(
+        "ports 61000-65535 cannot be kept for translation; let this process write, or put them into \
+         net.ipv4.ip_local_reserved_ports before it starts",
+    )?;
     for change in &changed_sysctls {
         info!(change, "keeping ports 61000-65535 for translation");
     }

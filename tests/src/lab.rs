@@ -111,6 +111,8 @@ pub struct Lab {
     pub network: Network,
     /// Key: name as of [`Role::name`], or of a server.
     pub processes: BTreeMap<String, Running>,
+    /// More words for the command lines of roles. Key: name as of [`Role::name`].
+    pub more: BTreeMap<&'static str, String>,
     keep: bool,
 }
 
@@ -121,7 +123,13 @@ impl Lab {
         let id = Id::new()?;
         // The owner file comes first: whatever happens next, somebody can find and remove what there is.
         clean::own(&id)?;
-        let mut lab = Self { network: Network::default(), processes: BTreeMap::new(), keep: false, id };
+        let mut lab = Self {
+            network: Network::default(),
+            processes: BTreeMap::new(),
+            more: BTreeMap::new(),
+            keep: false,
+            id,
+        };
         for dir in ["manifests", "log", "bpffs", "run/node", "run/gw", "run/controller", "data"] {
             let dir = lab.id.dir.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

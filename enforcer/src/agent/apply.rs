@@ -86,9 +86,9 @@ impl Applied {
         Done { revoked: Vec::new(), retry: Some(wait.min(LONGEST_WAIT)) }
     }
 
-    /// Whether the kernel holds exactly what was compiled.
+    /// Whether the kernel holds exactly what should be there. What could not even be tried is a failure as well.
     pub const fn is_exact(&self) -> bool {
-        self.exact
+        self.exact && self.failures.is_empty()
     }
 }
 

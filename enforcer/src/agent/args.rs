@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::builder::ArgPredicate;
+use enforcer_common::maps::name;
 
-use crate::{datapath::kernel::Hooks, tunnel::Mode};
+use crate::{
+    datapath::kernel::{Hooks, Options},
+    tunnel::Mode,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,11 +75,28 @@ pub struct Args {
     /// Most flows of one pod
     #[arg(long, value_name = "COUNT", default_value_t = 16_384)]
     pub(super) flow_quota: u32,
+    /// Most flows of the node; fixed for as long as programs are pinned [default: 131072]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) flow_table: Option<u32>,
+    /// Most grants of the node's pods; fixed for as long as programs are pinned [default: 262144]
+    #[arg(long, value_name = "COUNT")]
+    pub(super) grant_table: Option<u32>,
 }
 
 impl Args {
     /// Whether it is the boot guard that is wanted, not the role.
     pub const fn is_boot_guard(&self) -> bool {
         self.prepare
+    }
+
+    /// Sizes of the maps.
+    pub(super) fn options(&self) -> Options {
+        let grants = self.grant_table.map(|grants| (name::GRANTS, grants));
+        Options {
+            sizes: grants.into_iter().collect(),
+            flows: self.flow_table,
+            hooks: self.attach,
+            ..Options::default()
+        }
     }
 }

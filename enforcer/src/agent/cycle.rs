@@ -294,11 +294,23 @@ impl Agent {
                 tracing::warn!(error = text, "counts of what is gone stay in the kernel");
             }
         }
+        self.tell_missed();
         if self.ticks % PRESSURE_TICKS == 2
             && let Ok(pressure) = self.datapath.pressure()
         {
             let line = |map: &crate::datapath::kernel::MapPressure| json!({ "map": map.map, "entries": map.entries, "capacity": map.capacity });
             self.pressure = pressure.iter().map(line).collect();
+        }
+    }
+
+    /// Tells listeners how many events the kernel has left out since the last look.
+    fn tell_missed(&mut self) {
+        let Ok(counters) = self.datapath.counters() else { return };
+        let all = counters.events_limited + counters.events_lost;
+        let before = self.events_missed.replace(all);
+        if let Some(count) = before.and_then(|before| all.checked_sub(before)).filter(|count| *count > 0) {
+            let time = format!("{:.3}", jiff::Timestamp::now());
+            let _nobody = self.monitor.send(events::missed(&time, count));
         }
     }
 

@@ -69,6 +69,18 @@ pub fn device_guarded(time: &str, device: &Guarded, sent: Option<u64>) -> Monito
     }
 }
 
+/// Events that nobody will hear of: the kernel limits how many there are in a moment, and its buffer has an end.
+pub fn missed(time: &str, count: u64) -> MonitorEvent {
+    MonitorEvent {
+        time: time.to_owned(),
+        kind: "missed".to_owned(),
+        explanation: format!(
+            "{count} events were left out, there were too many at once; the counters have them"
+        ),
+        ..MonitorEvent::default()
+    }
+}
+
 impl Names {
     pub fn translate(&self, event: &Event) -> MonitorEvent {
         let reason = DropReason::from_raw(event.reason);

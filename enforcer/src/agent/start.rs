@@ -103,7 +103,9 @@ impl LedgerFile {
             file.sync_all()?;
             fs::rename(&beside, &self.path)
         };
-        write().map_err(failed(&self.path, "written"))?;
+        // A half of it would take the last of the room from everybody.
+        let written = write().inspect_err(|_| drop(fs::remove_file(&beside)));
+        written.map_err(failed(&self.path, "written"))?;
         self.saved = Some(ledger.clone());
         Ok(())
     }

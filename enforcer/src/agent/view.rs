@@ -198,19 +198,17 @@ fn problems(agent: &Agent) -> Vec<String> {
 fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
     let counts = active_pods(&agent.applied.compiled);
     let exact = agent.applied.is_exact();
+    let failures = match agent.applied.failures.as_slice() {
+        [] => "not every change has reached the kernel".to_owned(),
+        failures => format!("not every change has reached the kernel: {}", failures.join("; ")),
+    };
     let mut status = BTreeMap::new();
     for (number, (matched, active)) in counts {
         let Some(key) = agent.applied.compiled.connections.get(&number) else { continue };
         let id = key.to_string();
         let set = &mut agent.conditions;
         let conditions = vec![
-            set.set(
-                &id,
-                "Programmed",
-                exact,
-                "NotApplied",
-                "not every change has reached the kernel".to_owned(),
-            ),
+            set.set(&id, "Programmed", exact, "NotApplied", failures.clone()),
             set.set(
                 &id,
                 "Ready",

@@ -18,7 +18,7 @@ pub struct MonitorArgs {
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
     /// Only this kind of event
-    #[arg(long, value_parser = ["denied", "opened", "reset", "device-guarded"])]
+    #[arg(long, value_parser = ["denied", "opened", "reset", "device-guarded", "missed"])]
     kind: Option<String>,
     /// Only events of this pod: `namespace/name` or a part of it
     #[arg(long)]
@@ -33,6 +33,10 @@ pub fn run(args: &MonitorArgs) -> anyhow::Result<ExitCode> {
             out::note(&format!("enforcer: events were missed, this terminal is too slow: {line}"));
             continue;
         };
+        if event.kind == "missed" && args.output == Format::Table {
+            out::note(&sentence(&event));
+            continue;
+        }
         if args.kind.as_ref().is_some_and(|kind| *kind != event.kind)
             || args.pod.as_ref().is_some_and(|pod| !event.pod.contains(pod.as_str()))
         {
@@ -46,7 +50,7 @@ pub fn run(args: &MonitorArgs) -> anyhow::Result<ExitCode> {
 /// `12:03:04.123 denied  connect  shop/web psql[812] -> 198.18.0.7:5432 TCP Postgres shop/orders: NoGrant (…)`
 fn sentence(event: &MonitorEvent) -> String {
     let time = event.time.get(11..23).unwrap_or(&event.time);
-    if event.kind == "device-guarded" {
+    if matches!(event.kind.as_str(), "device-guarded" | "missed") {
         return format!("{time} {} {}", event.kind, event.explanation);
     }
     let who = match (event.pod.as_str(), event.pid) {

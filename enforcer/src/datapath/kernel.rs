@@ -67,7 +67,9 @@ impl Options {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("pin directory {path}: cannot prepare it as a BPF file system")]
+    #[error(
+        "{path}: cannot be made a BPF file system, which programs are pinned in; mount -t bpf bpf {path}, or run this with CAP_SYS_ADMIN"
+    )]
     Directory {
         path: PathBuf,
         #[source]

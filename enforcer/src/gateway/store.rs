@@ -68,7 +68,8 @@ pub fn save(path: &Path, registry: &Registry, numbers: &Numbers) -> Result<(), S
         file.sync_data()?;
         std::fs::rename(&beside, path)
     };
-    write().map_err(failed("write"))
+    // A half of it would take the last of the room from everybody.
+    write().inspect_err(|_| drop(std::fs::remove_file(&beside))).map_err(failed("write"))
 }
 
 #[cfg(test)]

@@ -105,11 +105,15 @@ fn replace(path: &Path, state: &State) -> io::Result<()> {
     hidden.push(name);
     hidden.push(".new");
     let beside = dir.join(hidden);
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    // A half of it would take the last of the room from everybody.
+    write().inspect_err(|_| drop(fs::remove_file(&beside)))?;
     fs::File::open(dir)?.sync_all()
 }
 

@@ -141,7 +141,8 @@ impl Lab {
             ),
             Role::GatewayTunnel | Role::NodeTunnel => format!("tunnel --run-dir {run_dir}"),
         };
-        line.split_whitespace().map(str::to_owned).collect()
+        let more = self.more.get(role.name()).map(String::as_str).unwrap_or_default();
+        line.split_whitespace().chain(more.split_whitespace()).map(str::to_owned).collect()
     }
 
     /// `status -o json` of a role.

@@ -1,0 +1,12 @@
+//! What is full, missing or broken: the new is denied and the old goes on, and a person is told in words that help.
+
+#[path = "netns_full/broken.rs"]
+mod broken;
+#[path = "netns_full/disks.rs"]
+mod disks;
+#[path = "netns/shared.rs"]
+mod shared;
+#[path = "netns_full/starts.rs"]
+mod starts;
+#[path = "netns_full/tables.rs"]
+mod tables;
