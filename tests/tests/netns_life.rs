@@ -12,6 +12,8 @@ mod late;
 mod liveness;
 #[path = "netns_life/maps.rs"]
 mod maps;
+#[path = "netns_life/nodes.rs"]
+mod nodes;
 #[path = "netns_life/restart.rs"]
 mod restart;
 #[path = "netns_life/revoke.rs"]

@@ -37,6 +37,27 @@ pub fn grants(lab: &Lab) -> BTreeMap<GrantKey, Grant> {
     hash(lab, name::GRANTS)
 }
 
+/// Number of the destination at an address.
+pub fn destination(lab: &Lab, service: std::net::IpAddr) -> u32 {
+    let destinations = hash::<DestinationKey, Destination>(lab, name::DESTINATIONS);
+    let found = destinations.iter().find(|(key, _)| key.service == Addr::from(service));
+    found.expect("there is a destination").1.number
+}
+
+/// Takes all grants for a destination away, and nothing else, as an agent does that dies right after.
+pub fn take_grants(lab: &Lab, number: u32) {
+    let mut map: HashMap<MapData, GrantKey, Grant> =
+        Map::HashMap(pinned(lab, "node", name::GRANTS)).try_into().expect("a hash map of this shape");
+    let destinations = hash::<DestinationKey, Destination>(lab, name::DESTINATIONS);
+    let is = |key: &GrantKey| {
+        let offer = DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
+        destinations.get(&offer).is_some_and(|destination| destination.number == number)
+    };
+    for key in grants(lab).keys().filter(|key| is(key)) {
+        map.remove(key).expect("it is removed");
+    }
+}
+
 /// All that the agent writes, as text: map, then key, then value. Ids of grants are numbers that never come back, so
 /// that two tables that mean the same differ in them.
 pub fn tables(lab: &Lab) -> BTreeMap<&'static str, BTreeMap<String, String>> {

@@ -1,7 +1,7 @@
 //! Grants that go, and how both ends of what they carried are told.
 
 use enforcer_common::{Addr, Port, flow::FlowState, grant::GrantKey};
-use enforcer_tests::lab::{Lab, Pod, network::ip, query::Family, wait};
+use enforcer_tests::lab::{Lab, Pod, Role, network::ip, query::Family, wait};
 
 use crate::{
     held::{self, Held, Nested, TCP_PORT, UDP_PORT, soon},
@@ -106,6 +106,27 @@ fn a_peer_that_is_out_of_reach_does_not_keep_a_client_waiting() {
     drop(Held::open(&lab, &lab.place("cart"), service, "idle", "all-back"));
 }
 
+#[test]
+fn what_an_agent_has_begun_to_end_when_it_died_the_next_one_ends() {
+    let mut lab = ready();
+    let service = held::address(&lab, Family::V4, TCP_PORT);
+    let mut all = [("pod", lab.place("cart")), ("host", lab.place("hostnet"))]
+        .map(|(name, place)| Held::open(&lab, &place, service, "idle", &format!("begun-{name}")));
+    // Without a gateway nobody else can do it either.
+    for role in [Role::Gateway, Role::Agent] {
+        lab.kill(role).expect("the role is killed");
+    }
+    lab.delete("connection-held.yaml").expect("the connection is removed");
+    maps::take_grants(&lab, maps::destination(&lab, service.ip()));
+    for held in &mut all {
+        assert!(held.is_open(), "{}: {}", held.tag, lab.log(&held.tag));
+    }
+    lab.start(Role::Agent).expect("the agent starts");
+    for held in &mut all {
+        assert_eq!(held.end(&lab).as_deref(), Some("ConnectionReset"), "{}", held.tag);
+    }
+}
+
 /// The end is of one pod's grant, or of one connection's: what else grants stays, and nobody notices.
 #[test]
 fn what_another_connection_or_another_pods_grant_covers_survives() {
@@ -151,7 +172,7 @@ fn what_another_connection_or_another_pods_grant_covers_survives() {
     }
     lab.delete("pod-hostnet2.yaml").expect("the pod is removed");
     let gone = soon(|| {
-        let status = lab.status(enforcer_tests::lab::Role::Agent).ok()?;
+        let status = lab.status(Role::Agent).ok()?;
         let pods = status["pods"].as_array()?;
         (!pods.iter().any(|pod| pod["pod"] == "shop/hostnet2")).then_some(())
     });
