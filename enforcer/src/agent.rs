@@ -225,18 +225,18 @@ impl Agent {
         self.take_objects(&mut inputs);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut retry = None;
+        let mut due = tokio::time::Instant::now();
         loop {
-            let wait = retry.unwrap_or(cycle::NEVER);
             tokio::select! {
                 changed = inputs.snapshot.changed() => changed.context("the manifests are not followed any more")?,
                 changed = inputs.state.changed() => changed.context("the state file is not followed any more")?,
                 event = inputs.devices.recv() => self.device_event(event, &mut inputs).await?,
-                Some(found) = inputs.sights.recv() => self.pods.found(found),
+                // Most looks find what the one before has found.
+                Some(found) = inputs.sights.recv() => if !self.pods.found(found) { continue },
                 Some(report) = inputs.reports.recv() => self.tunnel_report(report).await,
                 Some(update) = inputs.acks.recv() => self.acknowledgement(update),
                 _ = tick.tick() => self.tick(),
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep_until(due) => {}
             }
             // One cycle for everything that is there.
             while let Ok(event) = inputs.devices.try_recv() {
@@ -252,15 +252,17 @@ impl Agent {
                 self.acknowledgement(update);
             }
             self.take_objects(&mut inputs);
-            retry = self.cycle().await;
+            let retry = self.cycle().await;
+            let mut wait = retry.unwrap_or(cycle::NEVER);
             let rest = VIEW_EVERY.saturating_sub(self.viewed.elapsed());
             if rest.is_zero() {
                 let view = view::view(self);
                 self.view.send_replace(view);
                 self.viewed = Instant::now();
             } else {
-                retry = Some(retry.map_or(rest, |retry| retry.min(rest)));
+                wait = wait.min(rest);
             }
+            due = tokio::time::Instant::now() + wait;
         }
     }
 

@@ -86,6 +86,11 @@ impl Applied {
         Done { revoked: Vec::new(), retry: Some(wait.min(LONGEST_WAIT)) }
     }
 
+    /// How many grants the kernel holds; `None`: it has to be asked.
+    pub fn grants(&self) -> Option<usize> {
+        self.exact.then(|| self.compiled.pods.values().map(|pod| pod.grants.len()).sum())
+    }
+
     /// Whether the kernel holds exactly what should be there. What could not even be tried is a failure as well.
     pub const fn is_exact(&self) -> bool {
         self.exact && self.failures.is_empty()

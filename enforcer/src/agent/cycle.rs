@@ -55,7 +55,8 @@ impl Agent {
         }
         let retry = self.program();
         let again = self.setup_problem.is_some() || self.devices.problems().next().is_some();
-        [retry, again.then_some(SETUP_AGAIN)].into_iter().flatten().min()
+        let at_once = self.devices.is_behind().then_some(Duration::ZERO);
+        [retry, again.then_some(SETUP_AGAIN), at_once].into_iter().flatten().min()
     }
 
     /// Tunnel netns, pair, routes, and everything that guards; then the tunnels.
@@ -296,7 +297,7 @@ impl Agent {
         }
         self.tell_missed();
         if self.ticks % PRESSURE_TICKS == 2
-            && let Ok(pressure) = self.datapath.pressure()
+            && let Ok(pressure) = self.datapath.pressure(self.applied.grants())
         {
             let line = |map: &crate::datapath::kernel::MapPressure| json!({ "map": map.map, "entries": map.entries, "capacity": map.capacity });
             self.pressure = pressure.iter().map(line).collect();

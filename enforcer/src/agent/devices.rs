@@ -18,6 +18,9 @@ use crate::{
     netlink::{DeviceEvent, Link},
 };
 
+/// New devices of one cycle.
+const MOST_AT_ONCE: usize = 4;
+
 /// What a device of the host is to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Part {
@@ -67,6 +70,8 @@ pub struct Devices {
     problems: BTreeMap<u32, String>,
     /// A device went away: its pins have to be collected.
     litter: bool,
+    /// Devices wait for their first program.
+    behind: bool,
 }
 
 impl Devices {
@@ -125,8 +130,10 @@ impl Devices {
         self.windows.remove(&ifindex);
     }
 
-    /// Attaches and detaches what is missing or too much, and returns what is guarded from now on. `pods` are the
-    /// devices that pods were found behind.
+    /// Attaches what is missing, replaces what is another, and returns what is guarded from now on. `pods` are the
+    /// devices that pods were found behind. A device that is new costs two of the kernel's grace periods: of a crowd of
+    /// them only some are done, so that nothing else waits, and [`Self::is_behind`] says that there are more. The first
+    /// time all are done, before anything is granted.
     pub fn sync(
         &mut self,
         kernel: &mut KernelNode,
@@ -134,39 +141,27 @@ impl Devices {
         pods: &BTreeSet<u32>,
         settled: bool,
     ) -> Vec<Guarded> {
-        let mut news = Vec::new();
         if settled {
             self.adopted.clear();
         }
-        for link in self.links.values().filter(|link| !link.loopback) {
-            let part = match link.ifindex {
-                ifindex if ifindex == enforcer0 => Part::Enforcer0,
-                ifindex if pods.contains(&ifindex) || self.adopted.contains(&ifindex) => Part::Pod,
-                _ if link.l3 => Part::WireL3,
-                _ => Part::Wire,
-            };
-            if self.parts.get(&link.ifindex) == Some(&part) {
-                continue;
-            }
-            let device = Device { netns: None, name: link.name.clone(), ifindex: link.ifindex };
-            match change(kernel, &device, part) {
-                Ok(()) => {
-                    tracing::debug!(device = link.name, ?part, "device is guarded");
-                    self.problems.remove(&link.ifindex);
-                    let before = self.parts.insert(link.ifindex, part);
-                    if before.is_none() && !self.kept.contains(&link.ifindex) {
-                        let after = self.appeared.get(&link.ifindex).map(Instant::elapsed);
-                        self.windows.extend(after.map(|after| (link.ifindex, after)));
-                        news.push(Guarded { name: link.name.clone(), ifindex: link.ifindex, after });
-                    }
-                }
-                Err(error) => {
-                    let text = format!("{:#}", anyhow::Error::from(error));
-                    tracing::warn!(device = link.name, error = text, "device is not guarded");
-                    self.problems.insert(link.ifindex, text);
-                }
-            }
-        }
+        let part = |link: &Link| match link.ifindex {
+            ifindex if ifindex == enforcer0 => Part::Enforcer0,
+            ifindex if pods.contains(&ifindex) || self.adopted.contains(&ifindex) => Part::Pod,
+            _ if link.l3 => Part::WireL3,
+            _ => Part::Wire,
+        };
+        let links = self.links.values().filter(|link| !link.loopback);
+        let wanted = links
+            .map(|link| (Device { netns: None, name: link.name.clone(), ifindex: link.ifindex }, part(link)))
+            .filter(|(device, part)| self.parts.get(&device.ifindex) != Some(part));
+        let (others, mut fresh): (Vec<_>, Vec<_>) =
+            wanted.partition(|(device, _)| self.parts.contains_key(&device.ifindex));
+        // Behind a pod's device somebody waits.
+        fresh.sort_by_key(|(_, part)| *part != Part::Pod);
+        let most = if self.parts.is_empty() { usize::MAX } else { MOST_AT_ONCE };
+        self.behind = fresh.len() > most;
+        let now = others.into_iter().chain(fresh.into_iter().take(most));
+        let news = now.filter_map(|(device, part)| self.put(kernel, &device, part)).collect();
         if std::mem::take(&mut self.litter)
             && let Err(error) = kernel.collect_links()
         {
@@ -174,6 +169,31 @@ impl Devices {
             self.litter = true;
         }
         news
+    }
+
+    /// Devices wait for their first program.
+    pub const fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Makes a device what it should be. Returns it where it had no program of ours before.
+    fn put(&mut self, kernel: &mut KernelNode, device: &Device, part: Part) -> Option<Guarded> {
+        let ifindex = device.ifindex;
+        if let Err(error) = part.programs().into_iter().try_for_each(|program| kernel.attach(program, device))
+        {
+            let text = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(device = device.name, error = text, "device is not guarded");
+            self.problems.insert(ifindex, text);
+            return None;
+        }
+        tracing::debug!(device = device.name, ?part, "device is guarded");
+        self.problems.remove(&ifindex);
+        if self.parts.insert(ifindex, part).is_some() || self.kept.contains(&ifindex) {
+            return None;
+        }
+        let after = self.appeared.get(&ifindex).map(Instant::elapsed);
+        self.windows.extend(after.map(|after| (ifindex, after)));
+        Some(Guarded { name: device.name.clone(), ifindex, after })
     }
 
     /// Devices that came while the agent was there: as what they are guarded, and after how many milliseconds.
@@ -190,11 +210,4 @@ impl Devices {
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         self.problems.values().map(String::as_str)
     }
-}
-
-fn change(kernel: &mut KernelNode, device: &Device, part: Part) -> Result<(), AttachError> {
-    for program in part.programs() {
-        kernel.attach(program, device)?;
-    }
-    Ok(())
 }

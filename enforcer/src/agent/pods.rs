@@ -228,10 +228,13 @@ impl Pods {
         });
     }
 
-    /// Takes over what a look has found, and plans the next.
-    pub fn found(&mut self, found: Found) {
+    /// Takes over what a look has found, and plans the next. Returns whether it is something new.
+    pub fn found(&mut self, found: Found) -> bool {
         let Found { uid, round, result } = found;
-        let Some(entry) = self.entries.get_mut(&uid).filter(|entry| entry.round == round) else { return };
+        let Some(entry) = self.entries.get_mut(&uid).filter(|entry| entry.round == round) else {
+            return false;
+        };
+        let before = (entry.sight.clone(), entry.problem.clone(), entry.attempts);
         let complete = match result {
             Ok(sight) => {
                 let complete = place::is_complete(&sight, &entry.promised);
@@ -251,7 +254,10 @@ impl Pods {
         entry.attempts = if complete { ENOUGH } else { entry.attempts.saturating_add(1) };
         let doublings = entry.attempts.min(10).saturating_sub(1);
         let wait = if complete { REGULAR } else { (FIRST_WAIT * (1 << doublings)).min(LONGEST_WAIT) };
+        let now = (&entry.sight, &entry.problem, entry.attempts);
+        let news = now != (&before.0, &before.1, before.2);
         self.look(&uid, wait);
+        news
     }
 
     /// A device of the host has come, changed or gone: looks again at pods that are not found, or found behind it.

@@ -157,9 +157,10 @@ impl KernelNode {
         counts.keys().filter(|id| !keep(**id)).try_for_each(|id| self.maps.flow_counts.remove(id))
     }
 
-    /// How full the maps are. Counts their keys one by one: for status, not for every second.
-    pub fn pressure(&self) -> Result<Vec<MapPressure>, DatapathError> {
-        self.maps.pressure()
+    /// How full the maps are. Counts their keys one by one: for status, not for every second. `grants`: how many there
+    /// are, where that is known; a quarter million keys take a quarter of a second.
+    pub fn pressure(&self, grants: Option<usize>) -> Result<Vec<MapPressure>, DatapathError> {
+        self.maps.pressure(grants)
     }
 
     /// When each tunnel slot was last heard.

@@ -206,7 +206,7 @@ fn a_full_map_says_so_and_keeps_what_it_has() {
     let tunnel = Tunnel { gateway4: Addr::NONE, gateway6: Addr::NONE, ifindex: 1, mtu: 1420 };
     assert_eq!(full(node.apply(&Op::SetTunnel(64, tunnel))), (name::TUNNELS, 64));
     assert_eq!(node.dump().unwrap(), before);
-    let pressure = node.pressure().unwrap();
+    let pressure = node.pressure(None).unwrap();
     let places = pressure.iter().find(|pressure| pressure.map == name::PLACES).unwrap();
     assert_eq!((places.entries, places.capacity), (2, 2));
 }

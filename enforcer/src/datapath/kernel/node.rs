@@ -98,12 +98,12 @@ impl NodeMaps {
         })
     }
 
-    pub fn pressure(&self) -> Result<Vec<MapPressure>, DatapathError> {
+    pub fn pressure(&self, grants: Option<usize>) -> Result<Vec<MapPressure>, DatapathError> {
         [
             self.guard.pressure(),
             self.endpoints.pressure(),
             self.destinations.pressure(),
-            self.grants.pressure(),
+            grants.map_or_else(|| self.grants.pressure(), |entries| Ok(self.grants.pressure_of(entries))),
             self.places.pressure(),
             self.wire.pressure(),
             self.netns.pressure(),

@@ -159,6 +159,11 @@ impl<K: Pod + Ord + Debug, V: Pod + Debug> Hash<K, V> {
         collect(self.info.capacity, self.map.iter()).map_err(|error| self.info.unreadable(error))
     }
 
+    pub fn pressure_of(&self, entries: usize) -> MapPressure {
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+        MapPressure { map: self.info.map, entries, capacity: self.info.capacity }
+    }
+
     pub fn pressure(&self) -> Result<MapPressure, DatapathError> {
         self.info.pressure(self.map.keys())
     }
