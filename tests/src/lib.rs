@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod first;
 pub mod hold;
 pub mod lab;
 pub mod packet;

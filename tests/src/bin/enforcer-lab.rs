@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
-    bench, demo, hold,
+    bench, demo, first, hold,
     lab::{Lab, clean},
     probe::{self, bulk},
     stock, ways,
@@ -13,7 +13,7 @@ use enforcer_tests::{
 const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream|poke TAG \
-                     | hold-udp ADDRESS:PORT | flood ADDRESS:PORT… \
+                     | hold-udp ADDRESS:PORT | first SERVICE CONTROL TEXT | flood ADDRESS:PORT… \
                      | hear PORT | bulk-serve PORT | bulk-tcp ADDRESS:PORT BYTES \
                      | bulk-udp ADDRESS:PORT BYTES COUNT DISCOVERY | learn-mtu ADDRESS:PORT BYTES | calls TAG MILLISECONDS ADDRESS:PORT... \
                      | inject DEVICE HEX... | inject-bypass DEVICE HEX... | send-bare ADDRESS HEX | ways PLAN (see ways.rs)";
@@ -54,6 +54,10 @@ fn run(args: &[&str]) -> Result<bool> {
         ["udp-echo", port] => probe::udp_echo(port.parse().context(USAGE)?)?,
         ["udp-ask", to, text] => println!("{}", probe::udp_ask(to.parse().context(USAGE)?, text)?),
         ["tcp-connect", to] => println!("{}", probe::tcp_connect(to.parse().context(USAGE)?)?),
+        ["first", service, control, text] => {
+            let parse = |address: &str| address.parse().context(USAGE);
+            println!("{}", first::instant(parse(service)?, parse(control)?, text)?);
+        }
         ["hold-serve", port] => hold::serve(port.parse().context(USAGE)?)?,
         ["hold", to, mode, tag] => println!("{}", hold::hold(to.parse().context(USAGE)?, mode, tag)?),
         ["hold-udp", to] => println!("{}", hold::hold_udp(to.parse().context(USAGE)?)?),

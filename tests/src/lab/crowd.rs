@@ -3,6 +3,7 @@
 use std::{fs, net::Ipv4Addr, process::Stdio};
 
 use anyhow::{Context, Result, bail};
+use enforcer::netns::{path_of, run_in};
 
 use super::{
     Lab, Place,
@@ -62,7 +63,9 @@ impl Lab {
                  route add default via 169.254.1.1 dev eth0\n",
                 member.address()
             );
-            batch(Some(&self.id.netns(&member.name())), &lines)?;
+            let netns = self.id.netns(&member.name());
+            batch(Some(&netns), &lines)?;
+            allow_ping(&netns)?;
             fs::create_dir_all(self.crowd_place(member).cgroup)?;
         }
         Ok(())
@@ -86,6 +89,12 @@ impl Lab {
         );
         self.save(&format!("pod-{name}.yaml"), &yaml)
     }
+}
+
+/// Ping sockets for everyone; a program for each of hundreds of namespaces would take its time.
+fn allow_ping(netns: &str) -> Result<()> {
+    let write = || fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+    run_in(&path_of(netns), write).flatten().with_context(|| format!("cannot allow ping in {netns}"))
 }
 
 /// Runs many lines of `ip` in one go.
