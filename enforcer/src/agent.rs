@@ -16,6 +16,7 @@ mod cycle;
 mod devices;
 mod ending;
 mod events;
+mod memory;
 mod pair;
 mod pods;
 mod prepare;

@@ -51,6 +51,8 @@ pub struct Announced {
     clients: BTreeMap<String, Client>,
     /// Key: uid of the pod.
     acknowledged: BTreeMap<String, Acknowledged>,
+    /// What each gateway acknowledged last. Key: its slot.
+    last: Acknowledged,
     /// Gateways that may have flows of a pod. Key: its uid.
     told: BTreeMap<String, BTreeSet<String>>,
     /// Grows over restarts as well: it began with the time.
@@ -67,6 +69,7 @@ impl Announced {
             netns,
             clients: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
+            last: Acknowledged::new(),
             told: BTreeMap::new(),
             generation,
             updates,
@@ -159,7 +162,11 @@ impl Announced {
                 let known = self.acknowledged.entry(uid).or_default();
                 let different = known.get(&slot).is_none_or(|known| **known != offers);
                 if different {
-                    known.insert(slot, Arc::new(offers));
+                    // Pods that are selected alike are answered alike, and share the answer.
+                    let last = self.last.get(&slot).filter(|last| ***last == offers).cloned();
+                    let offers = last.unwrap_or_else(|| Arc::new(offers));
+                    self.last.insert(slot, Arc::clone(&offers));
+                    known.insert(slot, offers);
                 }
                 different
             }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use enforcer_common::grant::GrantKey;
 
+use super::memory;
 use crate::{
     compile::Compiled,
     datapath::{Datapath, DatapathError, Op, Tables},
@@ -12,6 +13,8 @@ use crate::{
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Grants on both sides of a plan that takes much memory.
+const LARGE: usize = 10_000;
 
 /// What the kernel holds, as far as it is known.
 pub struct Applied {
@@ -56,6 +59,8 @@ impl Applied {
             }
         };
         let mut ops = plan(&have, &want);
+        let large = have.grants.len() + want.grants.len() > LARGE;
+        drop((have, want));
         ops.retain(|op| may_prune || !op.is_removal());
         let failures = carry_out(datapath, &ops);
         let revoked = ops.iter().filter_map(|op| match op {
@@ -65,6 +70,10 @@ impl Applied {
         let revoked: Vec<GrantKey> =
             revoked.filter(|key| !failures.iter().any(|(op, _)| *op == Op::RemoveGrant(*key))).collect();
         let errors: Vec<DatapathError> = failures.into_iter().map(|(_, error)| error).collect();
+        if large {
+            drop(ops);
+            memory::give_back();
+        }
         if errors.is_empty() {
             self.compiled = Arc::new(next);
             self.exact = may_prune;

@@ -16,7 +16,7 @@ const LINES: [(&str, &str); 4] = [
     ("nftables set", "#56b4e9"),
     ("enforcer", "#009e73"),
 ];
-const WIDTH: f64 = 960.0;
+const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 430.0;
 /// Of a panel's plot.
 const PLOT: [f64; 2] = [300.0, 270.0];
@@ -35,8 +35,8 @@ pub fn svg(figures: &[Figure]) -> Option<String> {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"system-ui, \
          sans-serif\" font-size=\"13\" fill=\"#24292f\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" \
          fill=\"#ffffff\"/>\n<text x=\"24\" y=\"34\" font-size=\"19\" font-weight=\"600\">What a decision costs, by \
-         the number of allow rules</text>\n<text x=\"24\" y=\"56\" fill=\"#57606a\">nanoseconds on top of nothing, \
-         both scales logarithmic; lower is better</text>\n"
+         the number of allow rules</text>\n<text x=\"24\" y=\"56\" fill=\"#57606a\">time on top of a path \
+         without any rule; both scales are logarithmic, lower is better</text>\n"
     );
     for (of, title, left) in PANELS {
         panel(&mut text, left, title, across, up);

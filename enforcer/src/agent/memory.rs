@@ -1,0 +1,12 @@
+//! Memory that a large plan took and nobody needs any more.
+#![expect(unsafe_code, reason = "the C library's own function")]
+
+/// Gives back to the system what is free. The allocator keeps it otherwise, and an agent that has once written a
+/// quarter million grants would look for ever as if it still did.
+pub fn give_back() {
+    // SAFETY: `malloc_trim` takes no pointer and may be called at any time from any thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
