@@ -203,8 +203,24 @@ impl Ledger {
 
     /// Whether both say the same once written and read back.
     pub fn same_on_disk(&self, other: &Self) -> bool {
-        let Self { next_grant: _, .. } = self;
-        Self { next_grant: None, ..self.clone() } == Self { next_grant: None, ..other.clone() }
+        // Taken apart, so that a field that is added is not forgotten here.
+        let Self {
+            version,
+            workloads,
+            next_workload,
+            resting,
+            connections,
+            next_connection,
+            slots,
+            reserved_grants,
+            next_grant: _,
+        } = self;
+        (version, next_workload, next_connection, reserved_grants)
+            == (&other.version, &other.next_workload, &other.next_connection, &other.reserved_grants)
+            && *workloads == other.workloads
+            && *resting == other.resting
+            && *connections == other.connections
+            && *slots == other.slots
     }
 }
 
