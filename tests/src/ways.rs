@@ -36,12 +36,18 @@ pub enum Way {
     InIpv6,
     /// To the control address, and from there on.
     SourceRouted,
+    /// A later fragment alone, fragments that overlap, and a first that holds nothing but the UDP header.
+    Fragments,
     /// Frames of a pod with an address that is another pod's, as SYN to a port that the other may use.
     SpoofedPod,
     /// The same with an address that is nobody's.
     SpoofedNobody,
     /// To the node, and from there on.
     SourceRoutedHere,
+    /// A frame of five thousand bytes whose headers are not in the linear part.
+    NonLinear,
+    /// Frames without a VLAN tag, with one and with two.
+    Tagged,
 }
 
 impl Way {
@@ -58,21 +64,27 @@ impl Way {
         Self::InIpv4,
         Self::InIpv6,
         Self::SourceRouted,
+        Self::Fragments,
         Self::SpoofedPod,
         Self::SpoofedNobody,
         Self::SourceRoutedHere,
     ];
     /// Those that need no hop to the node.
-    pub const LOCAL: &[Self] = Self::ALL.split_at(12).0;
+    pub const LOCAL: &[Self] = Self::ALL.split_at(13).0;
     /// Those that need no node that routes: a macvlan does not even reach the device that it is on.
-    pub const BESIDE: &[Self] = Self::ALL.split_at(14).0;
+    pub const BESIDE: &[Self] = Self::ALL.split_at(15).0;
+
+    /// Those that need links of nine thousand bytes.
+    pub const JUMBO: &[Self] = &[Self::NonLinear];
+    /// Those that need the underlay itself.
+    pub const UPLINK: &[Self] = &[Self::Tagged];
 
     pub fn name(self) -> String {
         format!("{self:?}")
     }
 
     fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|way| way.name() == name)
+        [Self::ALL, Self::JUMBO, Self::UPLINK].concat().into_iter().find(|way| way.name() == name)
     }
 }
 
@@ -179,6 +191,9 @@ impl Shot<'_> {
             Way::InIpv4 => self.encapsulated(0),
             Way::InIpv6 => self.encapsulated(1),
             Way::SourceRouted => self.source_routed(self.plan.control),
+            Way::Fragments => self.fragments(),
+            Way::NonLinear => self.non_linear(),
+            Way::Tagged => self.tagged(),
             Way::SourceRoutedHere => self.source_routed(self.plan.node),
             Way::SpoofedPod => self.spoofed(self.plan.victim),
             Way::SpoofedNobody => self.spoofed(NOBODY),

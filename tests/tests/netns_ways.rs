@@ -4,6 +4,8 @@
 //! it, and on the tunnel's device, where none of the attempts may arrive either. Every sender also sends to an address
 //! that nobody guards; a test only ends when the underlay has shown each of those packets.
 
+#[path = "netns_ways/frames.rs"]
+mod frames;
 #[path = "netns_ways/inbound.rs"]
 mod inbound;
 #[path = "netns_ways/instrument.rs"]

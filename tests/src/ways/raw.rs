@@ -11,7 +11,7 @@ use socket2::{Domain, Type};
 
 use super::{Shot, text};
 use crate::{
-    packet::{Packet, SYN, Transport},
+    packet::{Fragment, Packet, SYN, Transport},
     probe::option,
 };
 
@@ -73,6 +73,64 @@ impl Shot<'_> {
         self.send_bare(&packet)
     }
 
+    /// A datagram with so many bytes, the text first.
+    fn long_datagram(&self, bytes: usize) -> Result<Packet> {
+        let mut packet = self.datagram(self.own_address(self.plan.control[self.family()])?, self.marked());
+        if let Transport::Udp { payload, .. } = &mut packet.transport {
+            payload.resize(bytes, b'.');
+        }
+        packet.dont_fragment = false;
+        Ok(packet)
+    }
+
+    /// Offsets, lengths and whether more follow, of a datagram of 48 bytes with its header.
+    pub(super) fn fragments(&self) -> Result<()> {
+        let alone = [(8, 40, false)];
+        let overlapping = [(0, 24, true), (16, 32, false)];
+        let tiny = [(0, 8, true), (8, 40, false)];
+        for (number, parts) in (0..).zip([&alone[..], &overlapping, &tiny]) {
+            for (offset, length, more) in parts {
+                let id = u32::from(self.mark) * 4 + number;
+                let fragment = Some(Fragment { id, offset: *offset, length: *length, more: *more });
+                self.send_bare(&Packet { fragment, ..self.long_datagram(40)? })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As the device would be given it.
+    fn framed(&self, packet: Packet) -> Result<(&str, Vec<u8>)> {
+        let device = self.plan.device.as_deref().unwrap_or("eth0");
+        let mac = [neighbour(device)?, address(device)?];
+        Ok((device, Packet { mac, ..packet }.frame()))
+    }
+
+    pub(super) fn non_linear(&self) -> Result<()> {
+        let (device, frame) = self.framed(self.long_datagram(5000)?)?;
+        // No offload of any kind, and fourteen bytes of headers: the rest of more than a page goes elsewhere.
+        let mut header = vec![0; 10];
+        header[2..4].copy_from_slice(&14_u16.to_ne_bytes());
+        let socket = packet_socket(device, &frame)?;
+        option(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
+        header.extend(frame);
+        socket.send(&header)?;
+        Ok(())
+    }
+
+    pub(super) fn tagged(&self) -> Result<()> {
+        const CUSTOMER: u16 = 0x8100;
+        const SERVICE: u16 = 0x88a8;
+        for tags in [&[][..], &[CUSTOMER], &[SERVICE, CUSTOMER]] {
+            let (device, frame) = self.framed(Packet { tags: tags.to_vec(), ..self.long_datagram(40)? })?;
+            // Most are dropped, which the sender is told.
+            let sent = inject(device, &frame, false);
+            if self.plan.control.contains(&self.to.ip()) {
+                sent?;
+            }
+        }
+        Ok(())
+    }
+
     /// A frame from here with somebody else's source, to the port that may be theirs.
     pub(super) fn spoofed(&self, source: [IpAddr; 2]) -> Result<()> {
         let device = self.plan.device.as_deref().unwrap_or("eth0");
@@ -95,33 +153,34 @@ pub fn send_bare(packet: &[u8], to: IpAddr) -> Result<()> {
 
 /// Sends a frame out of a device; `bypass` leaves the queue and its hooks out.
 pub fn inject(device: &str, frame: &[u8], bypass: bool) -> Result<()> {
-    let socket = socket2::Socket::new(Domain::PACKET, Type::RAW, None)?;
-    let name = std::ffi::CString::new(device)?;
-    // SAFETY: a string that ends in zero.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    if index == 0 {
-        return Err(Error::last_os_error());
-    }
+    let socket = packet_socket(device, frame)?;
     option(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, bypass.into())?;
-    // SAFETY: all bytes zero is a valid sockaddr_ll, which holds nothing but numbers.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET as u16;
-    to.sll_ifindex = index.cast_signed();
-    to.sll_protocol = u16::from_ne_bytes([frame[12], frame[13]]);
-    to.sll_halen = 6;
-    to.sll_addr[..6].copy_from_slice(&frame[..6]);
-    // SAFETY: frame and address outlive the call, which reads no more than their lengths.
-    let sent = unsafe {
-        libc::sendto(
+    socket.send(frame).map(drop)
+}
+
+/// A socket for frames like this one out of a device.
+fn packet_socket(device: &str, frame: &[u8]) -> Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let index = nix::net::if_::if_nametoindex(device)?;
+    let protocol = u16::from_ne_bytes([frame[12], frame[13]]);
+    let to = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: protocol,
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [frame[0], frame[1], frame[2], frame[3], frame[4], frame[5], 0, 0],
+    };
+    // SAFETY: the address outlives the call, which reads no more than its length.
+    let bound = unsafe {
+        libc::bind(
             socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
             (&raw const to).cast(),
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
-    if sent < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+    if bound == 0 { Ok(socket) } else { Err(Error::last_os_error()) }
 }
 
 /// Hardware address of a device of this namespace. `/sys` may show another one's.

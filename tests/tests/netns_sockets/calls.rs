@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write as _,
     net::SocketAddr,
 };
 
@@ -215,8 +216,9 @@ fn every_call_is_told_what_the_table_says_and_only_the_granted_are_heard() {
         to_be_heard.extend(caller.heard(&targets, &absent));
     }
     // Not a test that is skipped, but rows of it: no kernel has all of these any more.
-    for call in &absent {
-        println!("SKIP: this kernel has no socket for {call}");
+    if !absent.is_empty() {
+        // Past the capture of the test harness.
+        let _ = writeln!(std::io::stderr(), "part skipped: this kernel has no sockets for {absent:?}");
     }
     let all = wait::for_true("the service hears the granted", || heard(&lab).is_superset(&to_be_heard));
     assert_eq!(heard(&lab), to_be_heard, "{all:?}");

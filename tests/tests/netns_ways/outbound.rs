@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The lab with every place in it.
-fn ready() -> Turn {
+pub fn ready() -> Turn {
     let lab = lab();
     places::add_once(&lab);
     lab
@@ -39,15 +39,15 @@ fn attempt_everything(lab: &Lab, watch: &mut Watch) {
 }
 
 /// Where other devices lead beside guarded addresses: nobody has them, but frames to them are seen.
-const OTHERS: [IpAddr; 2] =
+pub const OTHERS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 50)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x50))];
 
-fn with_others(targets: &[SocketAddr]) -> Vec<SocketAddr> {
+pub fn with_others(targets: &[SocketAddr]) -> Vec<SocketAddr> {
     targets.iter().copied().chain(OTHERS.map(|ip| SocketAddr::new(ip, 5432))).collect()
 }
 
 /// Leads guarded addresses of the table around `enforcer0`, as a mistaken administrator or another agent might.
-struct Detour {
+pub struct Detour {
     node: String,
     targets: Vec<SocketAddr>,
     device: &'static str,
@@ -61,7 +61,7 @@ impl Detour {
         Self::make(lab, targets, "eth0", [GATEWAY4, GATEWAY6])
     }
 
-    fn make(lab: &Lab, targets: &[SocketAddr], device: &'static str, routers: [&'static str; 2]) -> Self {
+    pub fn make(lab: &Lab, targets: &[SocketAddr], device: &'static str, routers: [&'static str; 2]) -> Self {
         let detour = Self { node: lab.id.netns("node"), targets: targets.to_vec(), device, routers };
         detour.routes("add").expect("the routes are made");
         detour
