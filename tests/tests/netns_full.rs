@@ -4,6 +4,8 @@
 mod broken;
 #[path = "netns_full/disks.rs"]
 mod disks;
+#[path = "netns_full/events.rs"]
+mod events;
 #[path = "netns/shared.rs"]
 mod shared;
 #[path = "netns_full/starts.rs"]
