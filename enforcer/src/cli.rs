@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 there is no such object.
 
 mod ask;
+mod check;
 mod describe;
 mod kinds;
 mod monitor;
@@ -39,6 +40,8 @@ enum Command {
     Get(ask::GetArgs),
     /// Explain one object: what it says, whether it works, and why not
     Describe(describe::DescribeArgs),
+    /// Say why a pod can connect, or why it cannot
+    Check(check::CheckArgs),
     /// Follow verdicts as they are made, one line each
     Monitor(monitor::MonitorArgs),
     /// Make a WireGuard key, or reuse one, and print the object with its public half
@@ -76,6 +79,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => ask::status(&args),
         Command::Get(args) => ask::get(&args),
         Command::Describe(args) => describe::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Monitor(args) => monitor::run(&args),
         Command::Keygen(args) => Ok(out::data(&keygen::manifest(&args)?).map(|()| ExitCode::SUCCESS)?),
         Command::Gateway(args) => role::run(gateway::run(args)),

@@ -4,6 +4,7 @@
 //! A request is one JSON line, the answer one JSON line; `monitor` answers with a line an event until the client goes.
 
 mod client;
+pub mod explain;
 mod render;
 mod server;
 
@@ -79,6 +80,8 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
+    /// Answer: the steps of [`explain::explain`].
+    Explain(explain::Question),
     /// Answers: [`MonitorEvent`]s without end.
     Monitor,
 }

@@ -1,6 +1,8 @@
 //! Who is who over time: addresses, namespaces, devices, cgroups and names go from hand to hand, and no grant goes
 //! along.
 
+#[path = "netns_identity/explained.rs"]
+mod explained;
 #[path = "netns_identity/hosts.rs"]
 mod hosts;
 #[path = "netns_identity/inside.rs"]

@@ -10,7 +10,7 @@ use tokio::{
     sync::{broadcast, watch},
 };
 
-use super::{Answer, MonitorEvent, Request, View, render};
+use super::{Answer, MonitorEvent, Request, View, explain, render};
 
 /// Longest request; a client that sends more is cut off.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -79,6 +79,13 @@ async fn answer(
                         && name.as_ref().is_none_or(|name| *name == key.name)
                 });
                 Answer::Ok(wanted.map(|(key, object)| render::object(&view, key, object)).collect())
+            }
+            Request::Explain(question) => {
+                let now =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+                let steps = explain::explain(&view.borrow(), &question, now);
+                Answer::Ok(json!(steps))
             }
             Request::Monitor => match &events {
                 Some(events) => {
