@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::{
-    Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, devices, ending, events, pair, revoke,
-    traffic, tunnels,
+    Agent, announce_address, apply::Applied, boot_ns, boot_unix_ns, devices, ending, events, memory, pair,
+    revoke, traffic, tunnels,
 };
 use crate::{
     compile::{Compiled, Input, Location, Pair, compile},
@@ -296,6 +296,9 @@ impl Agent {
             }
         }
         self.tell_missed();
+        if self.ticks % PRESSURE_TICKS == 2 {
+            memory::give_back();
+        }
         if self.ticks % PRESSURE_TICKS == 2
             && let Ok(pressure) = self.datapath.pressure(self.applied.grants())
         {

@@ -1,4 +1,4 @@
-//! Memory that a large plan took and nobody needs any more.
+//! Memory that large plans and many views took, and that nobody needs any more.
 #![expect(unsafe_code, reason = "the C library's own function")]
 
 /// Gives back to the system what is free. The allocator keeps it otherwise, and an agent that has once written a

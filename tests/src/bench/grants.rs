@@ -76,6 +76,8 @@ impl FullNode {
         lab.start_roles()?;
         let node = Self { lab, pods, connections };
         node.wait_live()?;
+        // What the way there took is given back when the agent looks after its maps, every 15 seconds.
+        thread::sleep(if pods > 100 { Duration::from_secs(20) } else { Duration::ZERO });
         Ok(node)
     }
 
