@@ -56,6 +56,8 @@ impl Guarded {
         let at_ends = match frame.get(12..14) {
             Some([0x08, 0x00]) => in_v4(26) || in_v4(30),
             Some([0x86, 0xdd]) => in_v6(22) || in_v6(38),
+            // Whoever is bound to a device asks there for the hardware address, which carries nothing.
+            Some([0x08, 0x06]) => return false,
             _ => false,
         };
         at_ends || self.targets.iter().any(|target| contains(frame, &bytes(target.ip())))

@@ -31,6 +31,11 @@ fn attempt_everything(lab: &Lab, watch: &mut Watch) {
     watch.attempt(lab, &Spot::pod(lab, "cart"), Way::LOCAL);
     watch.attempt(lab, &Spot::pod(lab, "hostnet"), Way::LOCAL);
     watch.attempt(lab, &Spot::system(lab), Way::LOCAL);
+    // Sockets that take no other device than the uplink, whatever the routes are.
+    for spot in [Spot::system(lab), Spot::pod(lab, "hostnet")] {
+        let bound = Spot { title: "bound to the uplink", device: Some("eth0"), ..spot };
+        watch.attempt(lab, &bound, Way::LOCAL);
+    }
     watch.attempt(lab, &Spot::elsewhere(lab, "beside"), Way::ALL);
     watch.attempt(lab, &Spot::elsewhere(lab, "macvlan"), Way::BESIDE);
     let second =
