@@ -68,6 +68,20 @@ impl Addr {
         self.words
     }
 
+    /// First octet of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4_octet(&self) -> u8 {
+        (u32::from_be(self.words[3]) >> 24) as u8
+    }
+
+    /// A sum over the first six octets of an IPv6 address: tells prefixes of 48 bits and more apart, mostly.
+    #[inline(always)]
+    pub const fn v6_sum(&self) -> u8 {
+        let sum = u32::from_be(self.words[0]) ^ (u32::from_be(self.words[1]) >> 16);
+        let sum = sum ^ (sum >> 16);
+        (sum ^ (sum >> 8)) as u8
+    }
+
     pub fn ip(&self) -> IpAddr {
         let mut octets = [0_u8; 16];
         for (chunk, word) in octets.chunks_exact_mut(4).zip(self.words) {

@@ -101,6 +101,7 @@ pub const WINDOW_NS: u64 = 1_000_000_000;
 pub struct EventBudget {
     pub window_ns: u64,
     pub sent: u32,
-    pub pad: u32,
+    /// The kernel's tick when the clock was read last: it does not move between two ticks.
+    pub tick: u32,
 }
 abi!(EventBudget, 16);

@@ -58,7 +58,8 @@ pub struct Flow {
     pub tunnel: u32,
     /// A `FlowState`.
     pub state: u8,
-    /// [`ACK_CLIENT`] and [`ACK_SERVER`]: which acknowledgement numbers have been seen.
+    /// [`ACK_CLIENT`] and [`ACK_SERVER`]: which acknowledgement numbers have been seen. [`DOUBT_OUT`] and [`DOUBT_IN`]:
+    /// whose reset closed the flow without being exact.
     pub seen_acks: u8,
     pub pad: [u8; 2],
 }
@@ -66,6 +67,8 @@ abi!(Flow, 80);
 
 pub const ACK_CLIENT: u8 = 1;
 pub const ACK_SERVER: u8 = 2;
+pub const DOUBT_OUT: u8 = 4;
+pub const DOUBT_IN: u8 = 8;
 
 /// State of a flow. A flow that revocation ended passes resets only.
 #[repr(u8)]

@@ -35,7 +35,7 @@ pub struct GwGrant {
 }
 abi!(GwGrant, 24);
 
-/// Key of `GW_SERVICES`.
+/// Key of `GW_SERVICES`. With port and protocol 0: the address is allocated.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd,

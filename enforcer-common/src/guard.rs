@@ -42,3 +42,210 @@ pub struct Guard {
     pub kind: u32,
 }
 abi!(Guard, 4);
+
+/// Value of `GUARD_FILTER` (array of one): a cheap *surely not guarded* for the many packets that are none of ours, and
+/// a cheap *surely guarded* for those of a few prefixes.
+///
+/// A bit for each first octet of an IPv4 address, and for each sum over the first six octets of an IPv6 address. All
+/// zero (`ready` too) says nothing: `GUARD` is asked. Written before a prefix is added to `GUARD` and after one was
+/// removed, so that it never says less than `GUARD`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+pub struct GuardFilter {
+    v4: [u32; 8],
+    v6: [u32; 8],
+    /// Some prefixes: by the last word of an IPv4 address, by the first two of an IPv6 address.
+    near4: [Masked; NEAR],
+    near6: [Masked; NEAR],
+    ready: u32,
+}
+abi!(GuardFilter, 196);
+
+/// Prefixes of each family that are compared with: the ranges, and two that an administrator listed.
+const NEAR: usize = 4;
+
+/// Two words under a mask; the second counts for IPv6 only. A bit outside the mask: matches nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+struct Masked {
+    value: [u32; 2],
+    mask: [u32; 2],
+}
+
+impl Masked {
+    const NOTHING: Self = Self { value: [1; 2], mask: [0; 2] };
+
+    /// The first `bits` of some words.
+    fn first(bits: u32, words: [u32; 2]) -> Self {
+        let mut masked = Self { value: words, mask: [0; 2] };
+        for (index, (value, mask)) in (0..).zip(masked.value.iter_mut().zip(&mut masked.mask)) {
+            let bits = bits.saturating_sub(32 * index).min(32);
+            *mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be();
+            *value &= *mask;
+        }
+        masked
+    }
+
+    #[inline(always)]
+    fn covers(&self, words: [u32; 2]) -> bool {
+        let mut differences = 0;
+        let mut index = 0;
+        while index < 2 {
+            differences |= (words[index] & self.mask[index]) ^ self.value[index];
+            index += 1;
+        }
+        differences == 0
+    }
+}
+
+impl GuardFilter {
+    /// Of a `GUARD` without prefixes.
+    pub const EMPTY: Self = Self {
+        v4: [0; 8],
+        v6: [0; 8],
+        near4: [Masked::NOTHING; NEAR],
+        near6: [Masked::NOTHING; NEAR],
+        ready: 1,
+    };
+
+    /// Adds a prefix, whose length counts the [`V4_BITS`] of a mapped one. Host bits are ignored.
+    pub fn admit(&mut self, prefix: &Addr, bits: u32) {
+        if prefix.is_v4() && bits >= V4_BITS {
+            if let Some(near) = self.near4.iter_mut().find(|near| **near == Masked::NOTHING) {
+                *near = Masked::first(bits - V4_BITS, [prefix.words()[3], 0]);
+            }
+            let first = prefix.v4_octet();
+            let free = 8_u32.saturating_sub(bits - V4_BITS);
+            for octet in 0..=u8::MAX {
+                if u32::from(octet) >> free == u32::from(first) >> free {
+                    self.v4[usize::from(octet >> 5)] |= 1 << (octet & 31);
+                }
+            }
+            return;
+        }
+        let [first, second, ..] = prefix.words();
+        if (SUMMED_BITS..=64).contains(&bits)
+            && let Some(near) = self.near6.iter_mut().find(|near| **near == Masked::NOTHING)
+        {
+            *near = Masked::first(bits, [first, second]);
+        }
+        if bits >= SUMMED_BITS {
+            let sum = prefix.v6_sum();
+            self.v6[usize::from(sum >> 5)] |= 1 << (sum & 31);
+        } else {
+            self.v6 = [u32::MAX; 8];
+        }
+        // A short prefix around the mapped addresses covers them too.
+        if bits < SUMMED_BITS || first == 0 && u32::from_be(second) >> 16 == 0 {
+            self.v4 = [u32::MAX; 8];
+        }
+    }
+
+    /// Whether surely no prefix covers the address.
+    #[inline(always)]
+    pub fn misses(&self, address: &Addr) -> bool {
+        let (bits, at) =
+            if address.is_v4() { (&self.v4, address.v4_octet()) } else { (&self.v6, address.v6_sum()) };
+        self.ready != 0 && bits[usize::from(at >> 5)] & (1 << (at & 31)) == 0
+    }
+}
+
+impl GuardFilter {
+    /// Whether surely a prefix covers the address.
+    #[inline(always)]
+    pub fn covers(&self, address: &Addr) -> bool {
+        let words = address.words();
+        let mut covered = false;
+        let mut index = 0;
+        while index < NEAR {
+            covered |= if address.is_v4() {
+                self.near4[index].covers([words[3], 0])
+            } else {
+                self.near6[index].covers([words[0], words[1]])
+            };
+            index += 1;
+        }
+        covered && self.ready != 0
+    }
+}
+
+/// Bits of an address that [`GuardFilter`] sums over: no prefix of a ULA is shorter.
+const SUMMED_BITS: u32 = 48;
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, vec::Vec};
+
+    use super::*;
+
+    fn filter(prefixes: &[(&str, u32)]) -> GuardFilter {
+        let mut filter = GuardFilter::EMPTY;
+        for (prefix, length) in prefixes {
+            let prefix: IpAddr = prefix.parse().unwrap();
+            let bits = length + if prefix.is_ipv4() { V4_BITS } else { 0 };
+            filter.admit(&prefix.into(), bits);
+        }
+        filter
+    }
+
+    fn missed(filter: &GuardFilter, addresses: &[&'static str]) -> Vec<&'static str> {
+        let misses = |text: &&str| filter.misses(&Addr::from(text.parse::<IpAddr>().unwrap()));
+        addresses.iter().copied().filter(misses).collect()
+    }
+
+    #[test]
+    fn a_filter_misses_nothing_that_a_prefix_covers() {
+        for (prefix, length, inside) in [
+            ("198.18.0.0", 15, ["198.18.0.1", "198.19.255.255"]),
+            ("10.0.0.0", 8, ["10.0.0.0", "10.255.255.255"]),
+            ("8.0.0.0", 5, ["8.0.0.0", "15.255.255.255"]),
+            ("0.0.0.0", 0, ["0.0.0.0", "255.255.255.255"]),
+            ("203.0.113.9", 32, ["203.0.113.9", "203.0.113.9"]),
+            ("fd00:1:2::", 48, ["fd00:1:2::", "fd00:1:2:ffff:ffff:ffff:ffff:ffff"]),
+            ("fd00:1:2:3::4", 128, ["fd00:1:2:3::4", "fd00:1:2:3::4"]),
+            ("2001:db8::", 32, ["2001:db8::1", "2001:db8:ffff::1"]),
+            ("::", 0, ["::", "1.2.3.4"]),
+            ("::", 80, ["::1", "1.2.3.4"]),
+        ] {
+            assert_eq!(
+                missed(&filter(&[(prefix, length)]), &inside),
+                Vec::<&str>::new(),
+                "{prefix}/{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_what_its_prefixes_do_and_nothing_else() {
+        let covered = |prefixes: &[(&str, u32)], address: &str| {
+            filter(prefixes).covers(&Addr::from(address.parse::<IpAddr>().unwrap()))
+        };
+        for (prefix, length, inside, outside) in [
+            ("198.18.0.0", 15, "198.19.255.255", "198.20.0.0"),
+            ("203.0.113.9", 32, "203.0.113.9", "203.0.113.8"),
+            ("0.0.0.0", 0, "1.2.3.4", "::1"),
+            ("128.0.0.0", 1, "255.0.0.1", "127.0.0.1"),
+            ("fd00:1:2::", 48, "fd00:1:2:ffff::1", "fd00:1:3::"),
+            ("fd00:1:2:4::", 62, "fd00:1:2:7::1", "fd00:1:2:8::"),
+            ("fd00:1:2:4::", 64, "fd00:1:2:4::1", "fd00:1:2:5::"),
+        ] {
+            assert!(covered(&[(prefix, length)], inside), "{prefix}/{length}");
+            assert!(!covered(&[(prefix, length)], outside), "{prefix}/{length}");
+        }
+        // The trie knows the others.
+        let many = [("10.1.0.0", 16), ("10.2.0.0", 16), ("10.3.0.0", 16), ("10.4.0.0", 16), ("10.5.0.0", 16)];
+        assert!(covered(&many, "10.4.0.1") && !covered(&many, "10.5.0.1"));
+        for address in ["0.0.0.0", "0.0.0.1", "::", "::1", "0:1::", "0:1:0:1::"] {
+            assert!(!covered(&[], address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_filter_misses_most_of_the_rest_but_only_once_it_is_ready() {
+        let addresses = ["10.0.0.5", "203.0.113.9", "fd10::5", "2001:db8::9", "198.18.0.1", "fd00:1:2::1"];
+        let ranges = filter(&[("198.18.0.0", 16), ("fd00:1:2::", 48)]);
+        assert_eq!(missed(&ranges, &addresses), addresses[..4]);
+        assert_eq!(missed(&GuardFilter::EMPTY, &addresses), addresses);
+        assert_eq!(missed(&GuardFilter { ready: 0, ..GuardFilter::EMPTY }, &addresses), Vec::<&str>::new());
+    }
+}

@@ -4,6 +4,7 @@
 pub mod name {
     pub const NODE_CONFIG: &str = "NODE_CONFIG";
     pub const GUARD: &str = "GUARD";
+    pub const GUARD_FILTER: &str = "GUARD_FILTER";
     pub const WIRE: &str = "WIRE";
     pub const NETNS: &str = "NETNS";
     pub const CGROUPS: &str = "CGROUPS";
@@ -36,6 +37,7 @@ pub mod name {
     pub const NODE: &[&str] = &[
         NODE_CONFIG,
         GUARD,
+        GUARD_FILTER,
         WIRE,
         NETNS,
         CGROUPS,

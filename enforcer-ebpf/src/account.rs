@@ -1,6 +1,6 @@
 //! Counters, and events for user space.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use enforcer_common::{
     Port,
     event::{EVENTS_PER_WINDOW, Event, EventKind, WINDOW_NS},
@@ -57,9 +57,9 @@ fn first_stats(grant: u32) -> Option<*mut GrantStats> {
     GRANT_STATS.get_ptr_mut(grant)
 }
 
-/// Tells user space about a packet.
+/// Tells user space about a packet, and whether this CPU might.
 #[inline(never)]
-pub fn tell(case: &Case, kind: EventKind, reason: u8) {
+pub fn tell(case: &Case, kind: EventKind, reason: u8) -> bool {
     send(|event| {
         let (source_port, destination_port) = ports(case);
         *event = Event {
@@ -80,7 +80,7 @@ pub fn tell(case: &Case, kind: EventKind, reason: u8) {
             reason,
             comm: [0; 16],
         };
-    });
+    })
 }
 
 /// Ports of the packet, also of one that was refused before anybody asked for them.
@@ -94,43 +94,54 @@ fn ports(case: &Case) -> (Port, Port) {
     case.skb.read(packet.l4).map_or(known, l4::split)
 }
 
-/// Counts a refusal, and tells user space unless `silent`.
+/// Counts a refusal, and tells user space. `false`: too many have been told of lately, and nobody is to be answered.
 #[inline(always)]
-pub fn refuse(case: &Case, reason: DropReason) {
+pub fn refuse(case: &Case, reason: DropReason) -> bool {
     count(reason as u32);
-    tell(case, EventKind::Denied, reason as u8);
+    tell(case, EventKind::Denied, reason as u8)
 }
 
-/// Sends an event, filled in where it lies in the ring, if this CPU may still send one.
+/// Sends an event, filled in where it lies in the ring, if this CPU may still send one; and says whether it may.
 #[inline(always)]
-pub fn send(fill: impl FnOnce(&mut Event)) {
+pub fn send(fill: impl FnOnce(&mut Event)) -> bool {
     if !budget() {
         count(counter::EVENTS_LIMITED);
-        return;
+        return false;
     }
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+    if let Some(mut entry) = EVENTS.reserve::<Event>(0) {
+        // SAFETY: the entry has room for an event, and every bit pattern of it is one.
+        fill(unsafe { entry.assume_init_mut() });
+        entry.submit(0);
+    } else {
         count(counter::EVENTS_LOST);
-        return;
-    };
-    // SAFETY: the entry has room for an event, and every bit pattern of it is one.
-    fill(unsafe { entry.assume_init_mut() });
-    entry.submit(0);
+    }
+    true
 }
 
 #[inline(always)]
 fn budget() -> bool {
-    // Good to a tick, and next to free: in a flood most denials end here.
-    // SAFETY: has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
     // SAFETY: the slot is this CPU's own; a connect hook that is preempted here miscounts by one event.
     let budget = unsafe { &mut *budget };
+    // SAFETY: has no preconditions; the JIT makes one load of it.
+    let tick = unsafe { bpf_jiffies64() } as u32;
+    // In a flood most denials end here.
+    if budget.sent >= EVENTS_PER_WINDOW && budget.tick == tick {
+        return false;
+    }
+    budget.tick = tick;
+    // Good to a tick, and next to free.
+    // SAFETY: has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     if now_ns.saturating_sub(budget.window_ns) >= WINDOW_NS {
         budget.window_ns = now_ns;
         budget.sent = 0;
     }
-    budget.sent = budget.sent.saturating_add(1);
-    budget.sent <= EVENTS_PER_WINDOW
+    if budget.sent >= EVENTS_PER_WINDOW {
+        return false;
+    }
+    budget.sent += 1;
+    true
 }
 
 /// Name of the running process.

@@ -1,10 +1,10 @@
 //! One packet on its way through a pipeline, and what the pipeline makes of it.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use enforcer_common::{Addr, event::Hook, flow::{Flow, FlowKey}, guard::Guard, verdict::DropReason};
+use enforcer_common::{Addr, event::Hook, flow::{Flow, FlowKey}, verdict::DropReason};
 
 use crate::{
-    maps::{Answer, GUARD, SCRATCH, Scratch},
+    maps::{Answer, GUARD, GUARD_FILTER, SCRATCH, Scratch},
     packet::{self, Layer, Packet},
     skb::Skb,
     steps::opaque,
@@ -81,14 +81,22 @@ impl Case {
 #[inline(never)]
 fn unfold(skb: Skb, packet: &mut Packet, inner: &mut Packet) -> Result<(), DropReason> {
     // The compiler would join two answers into one comparison: "R7 pointer |= pointer prohibited".
-    packet::unfold(&skb, packet, inner, |address| opaque(guarded(address).is_some().into()) != 0)
+    packet::unfold(&skb, packet, inner, |address| opaque(guarded(address).into()) != 0)
 }
 
-/// The guard that covers an address: the first question that every packet is asked.
+/// Whether an address is guarded: the first question that every packet is asked.
 #[inline(always)]
-pub fn guarded(address: &Addr) -> Option<&'static Guard> {
+pub fn guarded(address: &Addr) -> bool {
+    if let Some(filter) = GUARD_FILTER.get(0) {
+        if filter.misses(address) {
+            return false;
+        }
+        if filter.covers(address) {
+            return true;
+        }
+    }
     let key = aya_ebpf::maps::lpm_trie::Key::new(128, *address);
-    GUARD.get(&key)
+    GUARD.get(&key).is_some()
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`: goes on while the machine sleeps, as `validUntil` does.

@@ -47,7 +47,9 @@ const EHOSTUNREACH: i32 = 113;
 pub fn run(ctx: &SockAddrContext, hook: Hook, version: Version) -> Option<Refusal> {
     let call = ctx.sock_addr;
     let destination = destination(call, version);
-    guarded(&destination)?;
+    if !guarded(&destination) {
+        return None;
+    }
     let protocol = protocol(call);
     // SAFETY: the context is the running program's.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
@@ -71,20 +73,26 @@ fn judge(
     port: Port,
     protocol: u8,
 ) -> Option<(DropReason, Option<&'static Grant>)> {
-    let now_ns = now();
     let flow = FlowKey::new(Addr::NONE, Port::NONE, *destination, port, protocol);
     let (key, grant) = decide::grant(workload.id, &flow);
-    let gateways = grant.map_or(0, |grant| grant.gateways);
+    let Some(grant) = grant else {
+        return match decide::ungranted(workload, &key) {
+            Verdict::Deny(reason) => Some((reason, None)),
+            Verdict::Pass | Verdict::Allow => None,
+        };
+    };
+    let now_ns = now();
+    let gateways = grant.gateways;
     let way = Way {
         acknowledged: gateways != 0,
         // The packet that follows is the probe, so that it must not be used up here.
         answering: decide::answering_of(gateways, now_ns) != 0
             || gateways != 0 && decide::may_probe(gateways.trailing_zeros(), now_ns),
     };
-    match decide::verdict(Some(workload), &key, grant, way, now_ns) {
+    match decide::granted(workload, grant, way, now_ns) {
         // The wire drops what is pending; a retransmission finds the grant live.
         Verdict::Pass | Verdict::Allow | Verdict::Deny(DropReason::Pending) => None,
-        Verdict::Deny(reason) => Some((reason, grant)),
+        Verdict::Deny(reason) => Some((reason, Some(grant))),
     }
 }
 

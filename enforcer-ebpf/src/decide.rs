@@ -37,30 +37,38 @@ pub struct Way {
     pub answering: bool,
 }
 
-/// The verdict on a guarded destination.
+/// The verdict on a guarded destination that is granted.
 #[inline(always)]
-pub fn verdict(
-    workload: Option<&Workload>,
-    key: &GrantKey,
-    grant: Option<&Grant>,
-    way: Way,
-    now_ns: u64,
-) -> Verdict {
-    // What is offered only tells denials apart.
-    let (destination_known, port_offered) = if grant.is_some() { (true, true) } else { offered(key) };
+pub fn granted(workload: &Workload, grant: &Grant, way: Way, now_ns: u64) -> Verdict {
     let facts = Facts {
         guarded: true,
-        not_guardable: workload.is_some_and(|workload| workload.flags & NOT_GUARDABLE != 0),
-        workload_known: workload.is_some(),
-        destination_known,
-        port_offered,
-        grant: grant.map(|grant| GrantFacts {
+        not_guardable: workload.flags & NOT_GUARDABLE != 0,
+        workload_known: true,
+        destination_known: true,
+        port_offered: true,
+        grant: Some(GrantFacts {
             valid_until_ns: grant.valid_until_ns,
             acknowledged: way.acknowledged,
             answering: way.answering,
         }),
     };
     verdict::decide(&facts, now_ns)
+}
+
+/// The verdict on a guarded destination that is not granted. No clock has a say in it, and what is offered only tells
+/// denials apart.
+#[inline(always)]
+pub fn ungranted(workload: &Workload, key: &GrantKey) -> Verdict {
+    let (destination_known, port_offered) = offered(key);
+    let facts = Facts {
+        guarded: true,
+        not_guardable: workload.flags & NOT_GUARDABLE != 0,
+        workload_known: true,
+        destination_known,
+        port_offered,
+        grant: None,
+    };
+    verdict::decide(&facts, 0)
 }
 
 /// Whether a destination has the address, and whether it offers the port.

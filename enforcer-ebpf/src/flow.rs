@@ -6,7 +6,7 @@
 use core::marker::PhantomData;
 
 use enforcer_common::{
-    flow::{ACK_CLIENT, ACK_SERVER, FlowKey, FlowState, FragmentKey, FragmentPorts, expired},
+    flow::{ACK_CLIENT, ACK_SERVER, DOUBT_IN, DOUBT_OUT, FlowKey, FlowState, FragmentKey, FragmentPorts, expired},
     verdict::DropReason,
 };
 
@@ -164,60 +164,116 @@ pub fn first_state(packet: &Packet) -> FlowState {
     }
 }
 
-/// Raw state of a flow after this packet. A flow that is being revoked stays so.
-#[inline(always)]
-pub fn next_state(state: u8, packet: &Packet, direction: Direction) -> u8 {
-    if !packet.is_tcp() || packet.fragment == Fragment::Later || state == FlowState::Revoking as u8 {
-        state
-    } else if packet.flags & (l4::FIN | l4::RST) != 0 {
-        FlowState::Closing as u8
-    } else if state == FlowState::HalfOpen as u8
-        && packet.flags & l4::ACK != 0
-        // The client's first packet has no ACK; the server's first has, and so the handshake is past its half.
-        && (direction == Direction::In || packet.flags & l4::SYN == 0)
-    {
-        FlowState::Established as u8
-    } else {
-        state
+/// What packets leave behind in a flow of either table.
+pub struct Trace<'a> {
+    pub state: &'a mut u8,
+    pub client_ack: &'a mut u32,
+    pub server_ack: &'a mut u32,
+    pub seen_acks: &'a mut u8,
+}
+
+/// Most bytes that a sender has on the way: Linux' own limit of a receive buffer (6 MiB), and room.
+const IN_FLIGHT: u32 = 8 << 20;
+
+impl Trace<'_> {
+    /// Brings the flow up to date with a packet that passes. A flow that is being revoked stays so.
+    #[inline(always)]
+    pub fn follow(&mut self, packet: &Packet, direction: Direction) {
+        if !packet.is_tcp() || packet.fragment == Fragment::Later {
+            return;
+        }
+        if *self.state != FlowState::Revoking as u8 {
+            self.step(packet, direction);
+        }
+        self.remember_ack(packet, direction);
+    }
+
+    #[inline(always)]
+    fn step(&mut self, packet: &Packet, direction: Direction) {
+        let (closing, established) = (FlowState::Closing as u8, FlowState::Established as u8);
+        let (doubt, answer) = match direction {
+            Direction::Out => (DOUBT_OUT, DOUBT_IN),
+            Direction::In => (DOUBT_IN, DOUBT_OUT),
+        };
+        if packet.flags & (l4::FIN | l4::RST) != 0 {
+            // Who is not on the way of the packets does not know the number. It has no say: its receiver would not
+            // believe it either.
+            let ahead = self.ahead(packet, direction);
+            if ahead == 0 {
+                *self.seen_acks &= !(DOUBT_OUT | DOUBT_IN);
+                *self.state = closing;
+            } else if ahead < IN_FLIGHT && *self.state != closing {
+                if packet.flags & l4::RST != 0 {
+                    *self.seen_acks |= doubt;
+                }
+                *self.state = closing;
+            }
+        } else if packet.flags & l4::ACK != 0 {
+            if *self.seen_acks & answer != 0 {
+                // The receiver of that reset goes on: it knew better (RFC 5961). One that does not is silent, or what it
+                // had on the way is answered with an exact reset.
+                *self.seen_acks &= !answer;
+                *self.state = established;
+            } else if *self.state == FlowState::HalfOpen as u8
+                // The client's first packet has no ACK; the server's first has, and so the handshake is past its half.
+                && (direction == Direction::In || packet.flags & l4::SYN == 0)
+            {
+                *self.state = established;
+            }
+        }
+    }
+
+    /// How far the packet lies behind what its receiver has acknowledged; 0 also where that is not known.
+    #[inline(always)]
+    fn ahead(&self, packet: &Packet, direction: Direction) -> u32 {
+        let (expected, known) = match direction {
+            Direction::Out => (*self.server_ack, ACK_SERVER),
+            Direction::In => (*self.client_ack, ACK_CLIENT),
+        };
+        if *self.seen_acks & known == 0 { 0 } else { packet.sequence.wrapping_sub(expected) }
+    }
+
+    /// Remembers the acknowledgement number that an exact reset needs.
+    #[inline(always)]
+    fn remember_ack(&mut self, packet: &Packet, direction: Direction) {
+        if packet.flags & l4::ACK == 0 {
+            return;
+        }
+        match direction {
+            Direction::Out => {
+                *self.client_ack = packet.acknowledgement;
+                *self.seen_acks |= ACK_CLIENT;
+            }
+            Direction::In => {
+                *self.server_ack = packet.acknowledgement;
+                *self.seen_acks |= ACK_SERVER;
+            }
+        }
     }
 }
 
-/// Remembers the acknowledgement number that an exact reset needs.
-#[inline(always)]
-pub fn remember_ack(
-    packet: &Packet,
-    direction: Direction,
-    client: &mut u32,
-    server: &mut u32,
-    seen: &mut u8,
-) {
-    if !packet.has(l4::ACK) || packet.fragment == Fragment::Later {
-        return;
-    }
-    match direction {
-        Direction::Out => {
-            *client = packet.acknowledgement;
-            *seen |= ACK_CLIENT;
-        }
-        Direction::In => {
-            *server = packet.acknowledgement;
-            *seen |= ACK_SERVER;
-        }
-    }
-}
-
-/// Ports of fragments: a first one leaves its own behind, a later one is given them.
+/// Gives a later fragment the ports of its datagram's first one.
 ///
 /// # Errors
-/// [`DropReason::LateFragment`] where the first fragment was not seen.
+/// [`DropReason::LateFragment`] where no first fragment was allowed.
 #[inline(always)]
 pub fn fragment(packet: &mut Packet, ifindex: u32) -> Result<(), DropReason> {
-    if packet.fragment == Fragment::Whole { Ok(()) } else { fragment_ports(packet, ifindex) }
+    if packet.fragment == Fragment::Later { later(packet, ifindex) } else { Ok(()) }
 }
 
-#[inline(never)]
-fn fragment_ports(packet: &mut Packet, ifindex: u32) -> Result<(), DropReason> {
-    let key = FragmentKey {
+/// Opens the way for the later fragments of a datagram whose first one is allowed. Called after the verdict, or who may
+/// not send could fill the table for those who may.
+///
+/// # Errors
+/// [`DropReason::Internal`] where a helper fails.
+#[inline(always)]
+pub fn first(packet: &Packet, ifindex: u32) -> Result<(), DropReason> {
+    if packet.fragment == Fragment::First { remember(packet, ifindex) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn datagram(packet: &Packet, ifindex: u32) -> FragmentKey {
+    FragmentKey {
         source: packet.source,
         destination: packet.destination,
         id: packet.fragment_id,
@@ -228,11 +284,18 @@ fn fragment_ports(packet: &mut Packet, ifindex: u32) -> Result<(), DropReason> {
             Version::V6 => 0,
         },
         pad: [0; 3],
-    };
-    if packet.fragment == Fragment::First {
-        let ports = FragmentPorts { source: packet.source_port, destination: packet.destination_port };
-        return FRAGMENTS.insert(key, ports, 0).map_err(|_| DropReason::Internal);
     }
+}
+
+#[inline(never)]
+fn remember(packet: &Packet, ifindex: u32) -> Result<(), DropReason> {
+    let ports = FragmentPorts { source: packet.source_port, destination: packet.destination_port };
+    FRAGMENTS.insert(datagram(packet, ifindex), ports, 0).map_err(|_| DropReason::Internal)
+}
+
+#[inline(never)]
+fn later(packet: &mut Packet, ifindex: u32) -> Result<(), DropReason> {
+    let key = datagram(packet, ifindex);
     // SAFETY: two half-words that are written once; an entry that is reused meanwhile gives ports of another
     // datagram, whose flow must exist all the same.
     let ports = unsafe { FRAGMENTS.get(key) }.ok_or(DropReason::LateFragment)?;

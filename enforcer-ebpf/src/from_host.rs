@@ -18,10 +18,16 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
         return Ok(Action::Next);
     }
     // The kernel's own multicast, which the tunnel's side drops.
-    if guarded(&case.packet.destination).is_none() && case.packet.hidden == 0 {
+    if !guarded(&case.packet.destination) && case.packet.hidden == 0 {
         return Ok(Action::Next);
     }
-    let workload = identify::by_socket(case.skb, &mut case.cgroup)?;
+    let workload = match identify::by_socket(case.skb, &mut case.cgroup) {
+        Ok(workload) => workload,
+        Err(reason) if identify::by_kernel(case.skb, case.cgroup) => {
+            return outbound::end(case, reason).map(|()| Action::Next);
+        }
+        Err(reason) => return Err(reason),
+    };
     case.workload = workload.id;
     let inside = workload.address_like(&case.packet.source);
     // SAFETY: the entry is replaced as a whole; one that is removed meanwhile denies.

@@ -18,9 +18,9 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     if !case.parse(Layer::Frame)? {
         return Ok(Action::Next);
     }
-    if guarded(&case.packet.destination).is_none() && case.packet.hidden == 0 {
-        // The node's own sockets are behind no other hook.
-        return if guarded(&case.packet.source).is_some() {
+    if !guarded(&case.packet.destination) && case.packet.hidden == 0 {
+        // The node's own stack, to which it may be, is behind no other hook of ours.
+        return if guarded(&case.packet.source) {
             Err(DropReason::ClearSource)
         } else {
             Ok(Action::Next)

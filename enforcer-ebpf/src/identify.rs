@@ -69,6 +69,14 @@ pub fn by_socket(skb: Skb, cgroup: &mut u64) -> Result<&'static Workload, DropRe
     Err(DropReason::UnknownWorkload)
 }
 
+/// Whether the kernel itself may have sent a packet that `by_socket` knows nobody for: it has no socket, or one in the
+/// root cgroup, as those that the stack answers with.
+#[inline(always)]
+pub fn by_kernel(skb: Skb, cgroup: u64) -> bool {
+    // SAFETY: as in `by_socket`.
+    cgroup == 0 || unsafe { bpf_skb_ancestor_cgroup_id(skb.raw(), 1) } == 0
+}
+
 /// The workload that the running process belongs to: a pod with a network namespace of its own, or a hostNetwork pod.
 #[inline(always)]
 pub fn by_process(netns: u64) -> Option<&'static Workload> {

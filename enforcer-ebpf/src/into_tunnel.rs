@@ -31,6 +31,7 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     if outbound::too_big(case.skb, case.packet, tunnel.mtu) {
         return Err(DropReason::TooBig);
     }
+    flow::first(case.packet, case.skb.ifindex())?;
     let port = case.packet.source_port;
     nat::rewrite(case.skb, case.packet, End::Source, &flow.workload_address, port)?;
     Ok(Action::Out(tunnel.ifindex))

@@ -166,11 +166,20 @@ mod programs {
             Ok(Action::Out(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
             Ok(Action::Sent(action)) => action,
             Err(reason) => {
-                refuse(ctx, case, reason);
+                let told = refuse(ctx, case, reason);
                 match reason {
                     DropReason::TunnelDown => error(case, back, reject::Error::HostUnreachable),
                     DropReason::TooBig => error(case, back, reject::Error::TooBig(case.mtu)),
                     DropReason::Revoked => revoked(case, back),
+                    // A connection that nobody remembers, of a workload that is not allowed it any longer.
+                    DropReason::NoDestination
+                    | DropReason::PortNotOffered
+                    | DropReason::NoGrant
+                    | DropReason::Expired
+                        if told && case.packet.is_tcp() =>
+                    {
+                        reset(case, back)
+                    }
                     DropReason::NotParsed
                     | DropReason::LateFragment
                     | DropReason::SourceRouted
@@ -200,8 +209,8 @@ mod programs {
     }
 
     #[inline(always)]
-    fn refuse(ctx: &TcContext, case: &Case, reason: DropReason) {
-        account::refuse(case, reason);
+    fn refuse(ctx: &TcContext, case: &Case, reason: DropReason) -> bool {
+        let told = account::refuse(case, reason);
         if LOG.load() != 0 {
             debug!(
                 ctx,
@@ -212,6 +221,7 @@ mod programs {
                 reason as u8
             );
         }
+        told
     }
 
     #[inline(always)]
@@ -224,16 +234,21 @@ mod programs {
 
     #[inline(always)]
     fn revoked(case: &mut Case, back: Back) -> i32 {
-        if back == Back::Nobody {
-            return TC_ACT_SHOT;
-        }
         if !case.packet.is_tcp() {
             return error(case, back, reject::Error::Prohibited);
         }
-        if reject::reset(case.skb, case.packet, case.answer).is_err() {
+        let action = reset(case, back);
+        if action != TC_ACT_SHOT {
+            account::tell(case, EventKind::Reset, DropReason::Revoked as u8);
+        }
+        action
+    }
+
+    #[inline(always)]
+    fn reset(case: &mut Case, back: Back) -> i32 {
+        if back == Back::Nobody || reject::reset(case.skb, case.packet, case.answer).is_err() {
             return TC_ACT_SHOT;
         }
-        account::tell(case, EventKind::Reset, DropReason::Revoked as u8);
         answer(case, back)
     }
 

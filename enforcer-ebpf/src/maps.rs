@@ -15,7 +15,7 @@ use enforcer_common::{
     event::EventBudget,
     flow::{Flow, FlowKey, FragmentKey, FragmentPorts},
     grant::{Destination, DestinationKey, Grant, GrantKey, GrantStats, MAX_TUNNELS},
-    guard::{Guard, GuardData},
+    guard::{Guard, GuardData, GuardFilter},
     maps::{counter, size},
     workload::{Place, WireKey, Workload},
 };
@@ -39,6 +39,11 @@ pub static NODE_CONFIG: Array<NodeConfig> = Array::with_max_entries(1, 0);
 /// prefix and says so; nothing that is guarded stops being it.
 #[map]
 pub static GUARD: LpmTrie<GuardData, Guard> = LpmTrie::with_max_entries(size::GUARD, 0);
+
+/// What is surely not guarded, without a look into [`GUARD`]. Key: 0. Written by the agent with every change of `GUARD`,
+/// on the safe side of it; read by every program of the node.
+#[map]
+pub static GUARD_FILTER: Array<GuardFilter> = Array::with_max_entries(1, 0);
 
 /// Who speaks on a wire. Key: host side of a pod's veth and a source address; the address `Addr::NONE` stands for
 /// "this interface is a known pod's". Written by the agent; read by `from_pod`. A few entries for each pod.

@@ -69,6 +69,7 @@ fn reply(case: &mut Case, place: &Place) -> Result<(), DropReason> {
         }
     }
     outbound::touch(flow, case.packet, Direction::In, bytes, now_ns);
+    flow::first(case.packet, case.skb.ifindex())?;
     mss::clamp(case.skb, case.packet, mtu)?;
     let port = case.packet.destination_port;
     nat::rewrite(case.skb, case.packet, End::Destination, &place.address, port)

@@ -23,7 +23,7 @@ use crate::{
     hops::MOST,
     maps::{FLOWS, NODE_CONFIG, TUNNELS},
     mss,
-    packet::{Packet, ROUTED, UDP, Version, icmp, l4},
+    packet::{Fragment, Packet, ROUTED, UDP, Version, icmp, l4},
     skb::Skb,
 };
 
@@ -105,8 +105,14 @@ pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), Dro
     if !case.packet.has_ports() {
         return Err(DropReason::NotCarried);
     }
-    let now_ns = case.time();
     *case.key = key_out(case.packet);
+    let (grant_key, grant) = decide::grant(workload.id, case.key);
+    let Some(grant) = grant else {
+        let verdict = decide::ungranted(workload, &grant_key);
+        return ungranted(case, workload, verdict);
+    };
+    case.connection = grant.connection;
+    let now_ns = case.time();
     let old = FLOWS.get_ptr_mut(&*case.key).filter(|flow| {
         // SAFETY: as in `live`.
         let flow = unsafe { &**flow };
@@ -116,10 +122,65 @@ pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), Dro
         Some(flow) => {
             // SAFETY: as in `live`.
             let flow = unsafe { &mut *flow };
-            continued(case, workload, flow, ifindex, now_ns)
+            continued(case, workload, flow, ifindex, grant)?;
         }
-        None => begun(case, workload, ifindex, now_ns),
+        None => begun(case, workload, ifindex, grant)?,
     }
+    flow::first(case.packet, case.skb.ifindex())
+}
+
+/// A packet without a grant. A flow that it belongs to ends.
+#[inline(always)]
+fn ungranted(case: &mut Case, workload: &Workload, verdict: Verdict) -> Result<(), DropReason> {
+    let Verdict::Deny(reason) = verdict else { return Err(DropReason::Internal) };
+    // What opens a connection gets no reset, so that nobody need ask whether there is one already.
+    if reason == DropReason::NotGuardable || case.packet.is_syn() {
+        return Err(reason);
+    }
+    abandoned(case, workload.id, reason)
+}
+
+#[inline(never)]
+fn abandoned(case: &mut Case, workload: u32, reason: DropReason) -> Result<(), DropReason> {
+    let now_ns = case.time();
+    let Some(flow) = FLOWS.get_ptr_mut(&*case.key) else { return Err(reason) };
+    // SAFETY: as in `live`.
+    let flow = unsafe { &mut *flow };
+    if flow.workload != workload || expired(flow.state, flow.seen_ns, now_ns) {
+        return Err(reason);
+    }
+    revoke(case, flow, now_ns)
+}
+
+/// What the host's stack says for a socket that is gone: an acknowledgement in TIME_WAIT, a reset. It passes where it is
+/// of a live flow of the host's, to the last number of the tuple, and carries nothing.
+///
+/// # Errors
+/// `reason`, for everything else.
+#[inline(never)]
+pub fn end(case: &mut Case, reason: DropReason) -> Result<(), DropReason> {
+    if !case.packet.plain || !case.packet.is_tcp() || case.packet.fragment != Fragment::Whole {
+        return Err(reason);
+    }
+    l4::parse(&case.skb, case.packet)?;
+    let headers = case.packet.l4 + u32::from(case.packet.tcp_header);
+    if case.packet.flags & (l4::SYN | l4::FIN) != 0 || case.skb.len() != headers {
+        return Err(reason);
+    }
+    let now_ns = case.time();
+    *case.key = key_out(case.packet);
+    let Ok(flow) = live(case.key, case.packet, now_ns) else { return Err(reason) };
+    let (_, grant) = decide::grant(flow.workload, case.key);
+    let granted = grant.is_some_and(|grant| grant.valid_until_ns > now_ns);
+    if flow.ifindex != 0 || !granted && !case.packet.has(l4::RST) {
+        return Err(reason);
+    }
+    case.workload = flow.workload;
+    if granted && flow.state != FlowState::Revoking as u8 {
+        let bytes = case.skb.len() - case.packet.l3;
+        touch(flow, case.packet, Direction::Out, bytes, now_ns);
+    }
+    Ok(())
 }
 
 /// A packet of a flow that the table knows.
@@ -129,32 +190,25 @@ fn continued(
     workload: &Workload,
     flow: &mut Flow,
     ifindex: u32,
-    now_ns: u64,
+    grant: &Grant,
 ) -> Result<(), DropReason> {
-    let (grant_key, grant) = decide::grant(workload.id, case.key);
+    let now_ns = case.now_ns;
     // The gateway was taken away: another knows nothing of the connection, so that only a new one can go on.
     let gone = TUNNELS.get(flow.tunnel).is_none_or(|tunnel| tunnel.ifindex == 0);
     let answering = gone || decide::answering(flow.tunnel, now_ns);
     let way = Way { acknowledged: true, answering };
-    match decide::verdict(Some(workload), &grant_key, grant, way, now_ns) {
+    match decide::granted(workload, grant, way, now_ns) {
         Verdict::Allow => {}
         Verdict::Deny(DropReason::TunnelDown) if decide::probe(flow.tunnel, now_ns) => {}
         Verdict::Deny(DropReason::TunnelDown) => return Err(DropReason::TunnelDown),
-        Verdict::Deny(
-            DropReason::NoDestination
-            | DropReason::PortNotOffered
-            | DropReason::NoGrant
-            | DropReason::Expired,
-        ) => return revoke(case, flow, now_ns),
+        Verdict::Deny(DropReason::Expired) => return revoke(case, flow, now_ns),
         Verdict::Deny(reason) => return Err(reason),
         Verdict::Pass => return Err(DropReason::Internal),
     }
-    let Some(grant) = grant else { return Err(DropReason::Internal) };
-    case.connection = grant.connection;
     let ended = gone || flow.state == FlowState::Revoking as u8;
     let over = ended || flow.state == FlowState::Closing as u8;
     if over && (case.packet.is_syn() || case.packet.protocol == UDP) {
-        return begun(case, workload, ifindex, now_ns);
+        return begun(case, workload, ifindex, grant);
     }
     if ended {
         return revoke(case, flow, now_ns);
@@ -183,14 +237,13 @@ fn begun(
     case: &mut Case,
     workload: &Workload,
     ifindex: u32,
-    now_ns: u64,
+    grant: &Grant,
 ) -> Result<(), DropReason> {
-    let (grant_key, grant) = decide::grant(workload.id, case.key);
-    let gateways = grant.map_or(0, |grant| grant.gateways);
-    case.connection = grant.map_or(0, |grant| grant.connection);
+    let now_ns = case.now_ns;
+    let gateways = grant.gateways;
     let answering = decide::answering_of(gateways, now_ns);
     let way = Way { acknowledged: gateways != 0, answering: answering != 0 };
-    let tunnel = match decide::verdict(Some(workload), &grant_key, grant, way, now_ns) {
+    let tunnel = match decide::granted(workload, grant, way, now_ns) {
         Verdict::Allow => decide::choose(answering, case.key, now_ns),
         Verdict::Deny(DropReason::TunnelDown) => {
             let tunnel = decide::choose(gateways, case.key, now_ns);
@@ -202,7 +255,6 @@ fn begun(
         Verdict::Deny(reason) => return Err(reason),
         Verdict::Pass => return Err(DropReason::Internal),
     };
-    let Some(grant) = grant else { return Err(DropReason::Internal) };
     fit(case, tunnel)?;
     open(case, workload, grant, &Route { tunnel, ifindex, now_ns })
 }
@@ -273,14 +325,13 @@ fn open(
 #[inline(always)]
 pub fn touch(flow: &mut Flow, packet: &Packet, direction: Direction, bytes: u32, now_ns: u64) {
     flow.seen_ns = now_ns;
-    flow.state = flow::next_state(flow.state, packet, direction);
-    flow::remember_ack(
-        packet,
-        direction,
-        &mut flow.client_ack,
-        &mut flow.server_ack,
-        &mut flow.seen_acks,
-    );
+    let mut trace = flow::Trace {
+        state: &mut flow.state,
+        client_ack: &mut flow.client_ack,
+        server_ack: &mut flow.server_ack,
+        seen_acks: &mut flow.seen_acks,
+    };
+    trace.follow(packet, direction);
     match direction {
         Direction::Out => {
             flow.packets_out += 1;

@@ -12,7 +12,7 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     if !case.parse(Layer::Frame)? {
         return Ok(Action::Next);
     }
-    if guarded(&case.packet.source).is_some() || case.packet.hidden & INNER != 0 {
+    if guarded(&case.packet.source) || case.packet.hidden & INNER != 0 {
         return Err(DropReason::ClearSource);
     }
     Ok(Action::Next)

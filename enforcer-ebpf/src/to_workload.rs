@@ -35,6 +35,7 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     } else {
         let flow = outbound::live(&outbound::key_in(case.packet), case.packet, now())?;
         case.workload = flow.workload;
+        flow::first(case.packet, case.skb.ifindex())?;
         flow.ifindex
     };
     Ok(if ifindex == 0 { Action::Next } else { Action::Peer(ifindex) })

@@ -14,8 +14,8 @@ pub fn to(case: &mut Case, layer: Layer) -> Result<Action, DropReason> {
     if !case.parse(layer)? {
         return Ok(Action::Next);
     }
-    if guarded(&case.packet.destination).is_some()
-        || guarded(&case.packet.source).is_some()
+    if guarded(&case.packet.destination)
+        || guarded(&case.packet.source)
         || case.packet.hidden != 0
     {
         return Err(DropReason::ClearText);
@@ -33,7 +33,7 @@ pub fn from(case: &mut Case, layer: Layer) -> Result<Action, DropReason> {
     if case.packet.protocol == UDP && case.packet.fragment == Fragment::Whole {
         stamp(case);
     }
-    if guarded(&case.packet.source).is_some() || case.packet.hidden & INNER != 0 {
+    if guarded(&case.packet.source) || case.packet.hidden & INNER != 0 {
         return Err(DropReason::ClearSource);
     }
     Ok(Action::Next)

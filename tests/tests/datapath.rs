@@ -5,6 +5,8 @@
 
 #[path = "datapath/filters.rs"]
 mod filters;
+#[path = "datapath/flows.rs"]
+mod flows;
 #[path = "datapath/harness.rs"]
 mod harness;
 #[path = "datapath/links.rs"]

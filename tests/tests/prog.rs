@@ -6,6 +6,8 @@ mod allow;
 mod answers;
 #[path = "prog/deny.rs"]
 mod deny;
+#[path = "prog/endings.rs"]
+mod endings;
 #[path = "prog/flows.rs"]
 mod flows;
 #[path = "prog/load.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "prog_gateway/answers.rs"]
 mod answers;
+#[path = "prog_gateway/endings.rs"]
+mod endings;
 #[path = "prog_gateway/errors.rs"]
 mod errors;
 #[path = "prog_gateway/flows.rs"]

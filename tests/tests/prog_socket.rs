@@ -12,9 +12,9 @@ use enforcer_common::{
     workload::{NOT_GUARDABLE, Workload},
 };
 use enforcer_tests::{
-    packet::{ACK, Packet, SYN, TCP, UDP},
+    packet::{ACK, FIN, Packet, RST, SYN, TCP, UDP},
     prog::{
-        kernel::{DROP, Kernel, NEXT, Outcome},
+        kernel::{DROP, Kernel, NEXT, Outcome, REDIRECT},
         node::{self, CONNECTION, Family, OFFERED, PORT, WORKLOAD, families, grant, silence, workload},
     },
 };
@@ -59,6 +59,7 @@ fn sockets_are_told_apart() {
     a_pod_that_cannot_be_guarded_is_refused_every_call(&mut place);
     pods_of_the_hosts_namespace_are_told_apart_by_cgroup(&mut place);
     packets_of_host_sockets_are_told_apart_by_cgroup(&place);
+    the_stacks_own_packets_pass_where_they_end_a_flow(&place);
 }
 
 fn a_process_is_refused_what_its_pod_is_not_granted(place: &mut Place) {
@@ -145,6 +146,50 @@ fn pods_of_the_hosts_namespace_are_told_apart_by_cgroup(place: &mut Place) {
     }
     let events = kernel.events();
     assert!(events.iter().all(|event| event.cgroup == place.container_cgroup), "{events:?}");
+}
+
+/// What the stack sends for sockets that are gone has no cgroup, or that of the stack's own sockets: the root.
+fn the_stacks_own_packets_pass_where_they_end_a_flow(place: &Place) {
+    for family in families() {
+        let mut kernel = node::node();
+        kernel.set(name::CGROUPS, place.pod_cgroup, workload());
+        assert_eq!(kernel.run("from_host", &family.out(SYN).frame()).action, NEXT);
+        kernel.remove::<_, Workload>(name::CGROUPS, &place.pod_cgroup);
+        for flags in [ACK, RST, RST | ACK] {
+            let frame = family.out(flags).frame();
+            let expected = Outcome { action: DROP, bytes: frame.clone() };
+            assert_eq!(
+                kernel.run("from_host", &frame),
+                expected,
+                "a process of another cgroup is not the stack"
+            );
+        }
+        place.in_root(|| {
+            let mut pass = |packet: &Packet, action| {
+                let frame = packet.frame();
+                let expected = Outcome { action, bytes: frame.clone() };
+                assert_eq!(kernel.run("from_host", &frame), expected, "{packet:?}");
+            };
+            pass(&family.out(ACK), NEXT);
+            pass(&family.out(ACK).payload(1), DROP);
+            pass(&family.out(SYN), DROP);
+            pass(&family.out(FIN | ACK), DROP);
+            pass(&Packet::udp(family.client(), family.server(), 1), DROP);
+            pass(&Packet::tcp((family.pod, 40_001).into(), family.server(), ACK), DROP);
+            pass(&Packet::tcp(family.client(), (family.service, OFFERED).into(), RST), DROP);
+            pass(&family.out(RST), NEXT);
+            kernel.remove::<_, Grant>(name::GRANTS, &family.grant_key(TCP));
+            let mut pass = |packet: &Packet, action| {
+                assert_eq!(kernel.run("from_host", &packet.frame()).action, action, "{packet:?}");
+            };
+            pass(&family.out(ACK), DROP);
+            pass(&family.out(RST), NEXT);
+        });
+        // A pod's flow is none of the host's.
+        let mut kernel = node::node();
+        assert_eq!(kernel.run("from_pod", &family.out(SYN).frame()).action, REDIRECT);
+        place.in_root(|| assert_eq!(kernel.run("from_host", &family.out(ACK).frame()).action, DROP));
+    }
 }
 
 /// A test run's packets have a socket of the calling process.

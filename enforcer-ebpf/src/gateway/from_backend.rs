@@ -46,9 +46,6 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     let now_ns = now();
     scratch.translation = reply(case.packet);
     let Some(flow) = find(scratch, now_ns) else { return Ok(Action::Next) };
-    if case.packet.fragment == Fragment::First {
-        flow::fragment(case.packet, case.skb.ifindex())?;
-    }
     back(case, &scratch.key, flow, now_ns)
 }
 
@@ -115,6 +112,7 @@ fn back(case: &mut Case, key: &FlowKey, flow: *mut GwFlow, now_ns: u64) -> Resul
         account::charge(grant.id, Direction::In, case.skb.len() - case.packet.l3, false, now_ns);
     }
     track::touch(flow, case.packet, Direction::In, now_ns);
+    flow::first(case.packet, case.skb.ifindex())?;
     hops::spend(case.skb, case.packet)?;
     mss::clamp(case.skb, case.packet, config.tunnel_mtu)?;
     nat::rewrite(case.skb, case.packet, End::Source, &key.service, key.service_port)?;

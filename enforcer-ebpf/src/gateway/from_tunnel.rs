@@ -137,6 +137,7 @@ fn forward(
         charge(case, grant, opened, now_ns);
     }
     track::touch(flow, case.packet, Direction::Out, now_ns);
+    flow::first(case.packet, case.skb.ifindex())?;
     // SAFETY: as above.
     let flow = unsafe { &*flow };
     hops::spend(case.skb, case.packet)?;

@@ -38,7 +38,8 @@ pub static GW_SOURCES: LpmTrie<Addr, GwSource> = LpmTrie::with_max_entries(size:
 pub static GW_GRANTS: HashMap<GwGrantKey, GwGrant> =
     HashMap::with_max_entries(size::GW_GRANTS, BPF_F_NO_PREALLOC);
 
-/// Service address × protocol × port → its set of healthy backends. Full: the destination is not programmed.
+/// Service address × protocol × port → its set of healthy backends. With port and protocol 0 an empty set: the address
+/// is allocated. Full: the destination is not programmed.
 #[map]
 pub static GW_SERVICES: HashMap<GwServiceKey, GwService> = HashMap::with_max_entries(size::GW_SERVICES, 0);
 

@@ -4,6 +4,7 @@
 //! and is the one that decides who owns a source port.
 
 use enforcer_common::{
+    Port,
     event::EventKind,
     flow::{FlowKey, FlowState, expired},
     gateway::{GwFlow, GwGrant, GwGrantKey, GwServiceKey, NatKey},
@@ -91,18 +92,14 @@ pub fn grant(key: &FlowKey) -> Option<&'static GwGrant> {
 /// The same ladder as on the node: `None` allows.
 #[inline(always)]
 pub fn refusal(key: &FlowKey, grant: Option<&GwGrant>, now_ns: u64) -> Option<DropReason> {
-    let offered = grant.is_some() || {
-        let service =
-            GwServiceKey { service: key.service, port: key.service_port, protocol: key.protocol, pad: 0 };
-        GW_SERVICES.get_ptr(service).is_some()
-    };
+    // What is offered only tells denials apart.
+    let (destination_known, port_offered) = if grant.is_some() { (true, true) } else { offered(key) };
     let facts = Facts {
         guarded: true,
         not_guardable: false,
         workload_known: true,
-        // A gateway knows destinations by their ports only.
-        destination_known: offered,
-        port_offered: offered,
+        destination_known,
+        port_offered,
         // Having it is acknowledging it, and the packet came through the tunnel.
         grant: grant.map(|grant| GrantFacts {
             valid_until_ns: grant.valid_until_ns,
@@ -114,6 +111,19 @@ pub fn refusal(key: &FlowKey, grant: Option<&GwGrant>, now_ns: u64) -> Option<Dr
         Verdict::Deny(reason) => Some(reason),
         Verdict::Allow | Verdict::Pass => None,
     }
+}
+
+/// Whether a destination has the address, and whether it offers the port.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would be copied to the stack twice")]
+#[inline(never)]
+fn offered(key: &FlowKey) -> (bool, bool) {
+    let mut service =
+        GwServiceKey { service: key.service, port: key.service_port, protocol: key.protocol, pad: 0 };
+    if GW_SERVICES.get_ptr(&service).is_some() {
+        return (true, true);
+    }
+    (service.port, service.protocol) = (Port::NONE, 0);
+    (GW_SERVICES.get_ptr(&service).is_some(), false)
 }
 
 /// A packet of a flow that is allowed no longer: the flow turns revoking, and lets resets pass.
@@ -137,9 +147,14 @@ pub fn revoke(case: &Case, flow: *mut GwFlow, reason: DropReason, now_ns: u64) -
 pub fn touch(flow: *mut GwFlow, packet: &Packet, direction: Direction, now_ns: u64) {
     // SAFETY: a value of the map; packets of one flow on two CPUs leave the traces of one of them.
     let flow = unsafe { &mut *flow };
-    flow.state = flow::next_state(flow.state, packet, direction);
+    let mut trace = flow::Trace {
+        state: &mut flow.state,
+        client_ack: &mut flow.client_ack,
+        server_ack: &mut flow.backend_ack,
+        seen_acks: &mut flow.seen_acks,
+    };
+    trace.follow(packet, direction);
     if flow.state != FlowState::Revoking as u8 {
         flow.seen_ns = now_ns;
     }
-    flow::remember_ack(packet, direction, &mut flow.client_ack, &mut flow.backend_ack, &mut flow.seen_acks);
 }

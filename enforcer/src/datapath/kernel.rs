@@ -204,12 +204,17 @@ impl KernelGateway {
     }
 
     /// Turns a flow *revoking*: from then on it passes resets only. Returns it as it was; `None`: it is gone.
-    pub fn revoke_flow(&mut self, key: &FlowKey) -> Result<Option<GwFlow>, DatapathError> {
+    ///
+    /// As in the kernel it counts as seen now (`now_ns` of `CLOCK_BOOTTIME`), or one that was idle would be over at once
+    /// and have no resets.
+    pub fn revoke_flow(&mut self, key: &FlowKey, now_ns: u64) -> Result<Option<GwFlow>, DatapathError> {
         let Some(flow) = self.flow(key)? else { return Ok(None) };
-        if flow.state != FlowState::Revoking as u8 {
-            self.maps.flows.set(*key, GwFlow { state: FlowState::Revoking as u8, ..flow })?;
+        if flow.state == FlowState::Revoking as u8 {
+            return Ok(Some(flow));
         }
-        Ok(Some(flow))
+        let revoking = GwFlow { state: FlowState::Revoking as u8, seen_ns: now_ns.max(flow.seen_ns), ..flow };
+        // The kernel may have ended it meanwhile: its port may be another flow's by now.
+        Ok(self.maps.flows.replace(*key, revoking)?.then_some(flow))
     }
 
     /// How full the maps are. Counts their keys one by one: for status, not for every second.

@@ -61,7 +61,7 @@ impl Revoker {
             }
             *round += 1;
             // Marked first: from then on nothing passes that would move the numbers.
-            match datapath.revoke_flow(key) {
+            match datapath.revoke_flow(key, now_ns) {
                 Ok(Some(flow)) => {
                     ended += usize::from(flow.state != FlowState::Revoking as u8);
                     send(key, &flow, injector);

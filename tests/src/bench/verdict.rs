@@ -2,8 +2,17 @@
 //!
 //! Rounds go through all paths in turn, so that a machine whose speed drifts does so for all of them.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
-use enforcer_common::{maps::counter, verdict::DropReason};
+use enforcer_common::{
+    Port,
+    config::NodeConfig,
+    grant::{Grant, GrantKey},
+    maps::{counter, name},
+    verdict::DropReason,
+    workload::{WireKey, Workload},
+};
 
 use super::{
     Scope,
@@ -11,10 +20,10 @@ use super::{
     figure::{Bound, Figure},
 };
 use crate::{
-    packet::{ACK, Packet},
+    packet::{ACK, Packet, SYN, TCP},
     prog::{
-        kernel::Kernel,
-        node::{self, Family, OFFERED},
+        kernel::{Kernel, LOOPBACK},
+        node::{self, Family, OFFERED, PORT},
     },
 };
 
@@ -41,7 +50,7 @@ const PATHS: [Path; 3] = [
     Path {
         name: "deny",
         reference: 110.0,
-        packet: |family| Packet::tcp(family.client(), (family.service, OFFERED).into(), ACK),
+        packet: |family| Packet::tcp(family.client(), (family.service, OFFERED).into(), SYN),
         counter: Some(DropReason::NoGrant as u32),
     },
     Path {
@@ -52,9 +61,16 @@ const PATHS: [Path; 3] = [
     },
 ];
 
-/// `verdict_ns` of `from_pod` for every path and family, hot keys.
+/// `verdict_ns` of `from_pod` for every path and family: the same packet again and again, and packets of as many grants as
+/// a large node has.
 pub fn figures(scope: Scope) -> Result<Vec<Figure>> {
     let empty = Empty::load().context("cannot load an empty program")?;
+    let mut figures = hot(scope, &empty)?;
+    figures.extend(spread(scope, &empty)?);
+    Ok(figures)
+}
+
+fn hot(scope: Scope, empty: &Empty) -> Result<Vec<Figure>> {
     let mut kernel = node::node();
     let families = [("v4", node::v4()), ("v6", node::v6())];
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); PATHS.len() * families.len()];
@@ -63,7 +79,7 @@ pub fn figures(scope: Scope) -> Result<Vec<Figure>> {
         let mut each = samples.iter_mut();
         for (_, family) in &families {
             for (path, samples) in PATHS.iter().zip(&mut each) {
-                samples.push(sample(&mut kernel, &empty, path, family)?);
+                samples.push(sample(&mut kernel, empty, path, family)?);
             }
         }
     }
@@ -73,6 +89,7 @@ pub fn figures(scope: Scope) -> Result<Vec<Figure>> {
             .label("path", path.name)
             .label("family", family)
             .label("keys", "hot")
+            .label("grants", "4")
             .reference(Bound::AtMost(path.reference))
     };
     Ok(labels.zip(samples).map(figure).collect())
@@ -89,4 +106,90 @@ fn sample(kernel: &mut Kernel, empty: &Empty, path: &Path, family: &Family) -> R
     ensure!(counted == expected, "{}: {counted} of {expected} packets were counted", path.name);
     let base = empty.time(&frame, REPEAT).context("cannot run the empty program")?;
     Ok(f64::from(u32::try_from(gross).unwrap_or(u32::MAX)) - f64::from(base))
+}
+
+/// Grants of one family in the spread run: pods, each with as many services.
+const PODS: u16 = 100;
+const SERVICES: u16 = 1000;
+/// Nanoseconds that a packet may cost whose grant and flow no cache holds.
+const SPREAD_NS: f64 = 900.0;
+
+/// Pod and service of a number.
+fn pair(family: &Family, pod: u16, service: u16) -> (IpAddr, IpAddr) {
+    let number = |address: IpAddr, low: u16| match address {
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            let [c, d] = low.to_be_bytes();
+            IpAddr::from([a, b, c, d])
+        }
+        IpAddr::V6(address) => {
+            let mut parts = address.segments();
+            parts[7] = low;
+            IpAddr::from(parts)
+        }
+    };
+    (number(family.pod, 0x1000 + pod), number(family.service, 0x1000 + service))
+}
+
+/// Every packet is another pod's, to another service: its open flow, its grant and its counters come from memory.
+fn spread(scope: Scope, empty: &Empty) -> Result<Vec<Figure>> {
+    let (pods, services) = if scope.quick { (10, 10) } else { (PODS, SERVICES) };
+    let grants = u32::from(pods) * u32::from(services);
+    let mut figures = Vec::new();
+    for (name, family) in [("v4", node::v4()), ("v6", node::v6())] {
+        let mut kernel = node::node_with_flows(grants + 64);
+        fill(&mut kernel, &family, pods, services);
+        let frame = |number: u32| {
+            // Neighbours in this order share neither pod nor service.
+            let (pod, service) = (number % u32::from(pods), number / u32::from(pods));
+            let (source, destination) = pair(&family, pod as u16, service as u16);
+            Packet::tcp((source, 40_000).into(), (destination, PORT).into(), ACK).frame()
+        };
+        for number in 0..grants {
+            kernel.run("from_pod", &frame(number));
+        }
+        let mut samples = Vec::new();
+        for step in 0..scope.rounds(2000) as u32 {
+            if step % 100 == 0 {
+                node::hear(&mut kernel);
+            }
+            let frame = frame((step * 7919) % grants);
+            let before = kernel.counter(counter::ALLOWED);
+            let gross = kernel.time("from_pod", &frame, 1);
+            ensure!(kernel.counter(counter::ALLOWED) == before + 1, "a packet of a flow was not allowed");
+            let base = empty.time(&frame, 1).context("cannot run the empty program")?;
+            samples.push(f64::from(u32::try_from(gross).unwrap_or(u32::MAX)) - f64::from(base));
+        }
+        figures.push(
+            Figure::median("verdict_ns", samples, "ns")
+                .label("path", "allow")
+                .label("family", name)
+                .label("keys", "spread")
+                .label("grants", &grants.to_string())
+                .reference(Bound::AtMost(SPREAD_NS)),
+        );
+    }
+    Ok(figures)
+}
+
+fn fill(kernel: &mut Kernel, family: &Family, pods: u16, services: u16) {
+    let config: NodeConfig = kernel.at(name::NODE_CONFIG, 0);
+    kernel.put(name::NODE_CONFIG, 0, NodeConfig { flow_quota: u32::from(services) + 64, ..config });
+    for pod in 0..pods {
+        let (address, _) = pair(family, pod, 0);
+        let workload = Workload { id: 1000 + u32::from(pod), ..node::workload() };
+        kernel.set(name::WIRE, WireKey { address: address.into(), ifindex: LOOPBACK }, workload);
+        for service in 0..services {
+            let (_, service_address) = pair(family, pod, service);
+            let key = GrantKey {
+                service: service_address.into(),
+                workload: workload.id,
+                port: Port::new(PORT),
+                protocol: TCP,
+                pad: 0,
+            };
+            let id = 1000 + u32::from(pod) * u32::from(services) + u32::from(service);
+            kernel.set(name::GRANTS, key, Grant { id, ..node::grant() });
+        }
+    }
 }

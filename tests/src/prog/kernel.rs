@@ -12,9 +12,10 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use enforcer_common::{
+    Addr,
     event::Event,
     grant::GrantStats,
-    guard::{Guard, GuardKind},
+    guard::{Guard, GuardFilter, GuardKind, V4_BITS},
     maps::name,
     verdict::DropReason,
 };
@@ -33,6 +34,7 @@ pub const LOOPBACK: u32 = 1;
 /// The object and its maps.
 pub struct Kernel {
     programs: Programs,
+    filter: GuardFilter,
 }
 
 /// What a program made of a packet.
@@ -51,7 +53,7 @@ impl Kernel {
     /// With room for `flows` flows.
     pub fn with_flows(flows: u32) -> Self {
         let sizes = [name::FLOWS, name::FLOW_RING, name::GW_FLOWS, name::GW_NAT].map(|map| (map, flows));
-        Self { programs: Programs::load(&[], &sizes) }
+        Self { programs: Programs::load(&[], &sizes), filter: GuardFilter::EMPTY }
     }
 
     /// Loads one program.
@@ -126,6 +128,11 @@ impl Kernel {
         self.programs.hash::<K, V>(map).get(key, 0).ok()
     }
 
+    /// Entries of a hash map.
+    pub fn count<K: Pod, V: Pod>(&mut self, map: &str) -> usize {
+        self.programs.hash::<K, V>(map).keys().count()
+    }
+
     pub fn remove<K: Pod, V: Pod>(&mut self, map: &str, key: &K) {
         self.programs.hash::<K, V>(map).remove(key).expect("the entry exists");
     }
@@ -139,8 +146,11 @@ impl Kernel {
         self.programs.array::<V>(map).get(&slot, 0).expect("the slot exists")
     }
 
-    /// Guards a prefix.
+    /// Guards a prefix, as the agent does: the filter before the trie.
     pub fn guard(&mut self, address: IpAddr, length: u32, kind: GuardKind) {
+        let bits = length + if address.is_ipv4() { V4_BITS } else { 0 };
+        self.filter.admit(&Addr::from(address), bits);
+        self.put(name::GUARD_FILTER, 0, self.filter);
         self.programs.set_prefix(name::GUARD, &format!("{address}/{length}"), Guard { kind: kind as u32 });
     }
 

@@ -8,7 +8,10 @@ use enforcer::datapath::{
     gateway::GatewayDatapath,
     kernel::{KernelGateway, KernelNode, OpenError},
 };
-use enforcer_common::{guard::GuardKind, maps::name};
+use enforcer_common::{
+    guard::{GuardFilter, GuardKind},
+    maps::name,
+};
 
 use crate::harness::{Pins, small};
 
@@ -22,6 +25,75 @@ fn a_restart_adopts_the_maps_as_they_are() {
     let node = KernelNode::open(&pins.path, &small()).unwrap();
     assert_eq!(node.dump().unwrap(), before);
     assert_eq!(before.guard.len(), 1);
+}
+
+#[test]
+fn the_filter_never_says_less_than_the_guard() {
+    let pins = Pins::new();
+    let mut node = KernelNode::open(&pins.path, &small()).unwrap();
+    let addresses = ["198.18.0.1", "203.0.113.9", "fd00:1:2::1"].map(|text| text.parse().unwrap());
+    let missed = || {
+        let map = MapData::from_pin(pins.path.join("maps").join(name::GUARD_FILTER)).unwrap();
+        let filter: Array<_, GuardFilter> = Array::try_from(Map::Array(map)).unwrap();
+        let filter = filter.get(&0, 0).unwrap();
+        addresses.map(|address: std::net::IpAddr| filter.misses(&address.into()))
+    };
+    assert_eq!(missed(), [true; 3], "nothing is guarded");
+    let [service, listed, v6] =
+        ["198.18.0.0/16", "203.0.113.0/24", "fd00:1:2::/48"].map(|text| text.parse().unwrap());
+    for (prefix, kind) in
+        [(service, GuardKind::Service), (listed, GuardKind::Listed), (v6, GuardKind::Service)]
+    {
+        node.apply(&Op::SetGuard(prefix, kind)).unwrap();
+    }
+    assert_eq!(missed(), [false; 3]);
+    node.apply(&Op::RemoveGuard(listed)).unwrap();
+    assert_eq!(missed(), [false, true, false]);
+    drop(node);
+    // What an agent that was killed between two writes may leave behind.
+    let map = MapData::from_pin(pins.path.join("maps").join(name::GUARD_FILTER)).unwrap();
+    Array::try_from(Map::Array(map)).unwrap().set(0, GuardFilter::EMPTY, 0).unwrap();
+    let _node = KernelNode::open(&pins.path, &small()).unwrap();
+    assert_eq!(missed(), [false, true, false]);
+}
+
+/// Without CAP_SYS_ADMIN and CAP_PERFMON the verifier refuses what it admits from others.
+#[test]
+fn a_program_that_the_verifier_refuses_is_named_with_the_verifiers_last_words() {
+    let pins = Pins::new();
+    drop(KernelNode::open(&pins.path, &small()).unwrap());
+    let path = pins.path.join("other");
+    std::fs::create_dir(&path).unwrap();
+    let refusal = std::thread::spawn(move || {
+        privileges::drop_from_thread();
+        KernelNode::open(&path, &small()).err().expect("a refusal").to_string()
+    });
+    let refusal = refusal.join().unwrap();
+    let first = refusal.lines().next().unwrap();
+    assert!(first.starts_with("the verifier refuses program ") && first.ends_with(':'), "{refusal}");
+    assert!(refusal.lines().count() > 2, "{refusal}");
+}
+
+#[expect(unsafe_code, reason = "no library of the workspace knows capabilities")]
+mod privileges {
+    const VERSION_3: u32 = 0x2008_0522;
+    const SYS_ADMIN: u32 = 21;
+    const PERFMON: u32 = 38;
+
+    /// Gives up the two capabilities, for the calling thread.
+    pub fn drop_from_thread() {
+        let mut header = [VERSION_3, 0];
+        // Effective, permitted, inheritable, for capabilities below and above 32.
+        let mut sets = [0_u32; 6];
+        // SAFETY: the kernel fills the sets of the calling thread, of the size that the version says.
+        let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+        assert_eq!(got, 0);
+        sets[0] &= !(1 << SYS_ADMIN);
+        sets[3] &= !(1 << (PERFMON - 32));
+        // SAFETY: reads both.
+        let set = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+        assert_eq!(set, 0);
+    }
 }
 
 #[test]

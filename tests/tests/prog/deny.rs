@@ -67,6 +67,18 @@ fn another_pods_address_is_spoofed() {
 }
 
 #[test]
+fn a_guarded_source_is_refused_wherever_it_goes() {
+    for family in families() {
+        let mut kernel = node::node();
+        for source in [family.service, family.free, family.inside] {
+            // To the node's own stack, which no other hook of ours sees.
+            let packet = Packet::tcp((source, PORT).into(), (family.elsewhere, 22).into(), SYN);
+            refused(&mut kernel, &packet, DropReason::ClearSource);
+        }
+    }
+}
+
+#[test]
 fn a_pod_that_cannot_be_guarded_is_refused_what_it_is_granted() {
     for family in families() {
         let mut kernel = node::node();
@@ -88,7 +100,6 @@ fn grants_are_exact() {
         refused(&mut kernel, &datagram, DropReason::PortNotOffered);
         kernel.remove::<_, Grant>(name::GRANTS, &family.grant_key(TCP));
         refused(&mut kernel, &family.out(SYN), DropReason::NoGrant);
-        refused(&mut kernel, &family.out(ACK), DropReason::NoGrant);
     }
 }
 
@@ -189,7 +200,7 @@ fn the_flow_of_a_pod_that_is_gone_is_taken_over() {
     assert_eq!(kernel.run("from_pod", &family.out(SYN).frame()).action, REDIRECT);
     let other = Workload { id: WORKLOAD + 1, ..workload() };
     kernel.set(name::WIRE, wire(&family), other);
-    refused(&mut kernel, &family.out(ACK), DropReason::NoGrant);
+    refused(&mut kernel, &family.out(SYN), DropReason::NoGrant);
     let mut key = family.grant_key(TCP);
     key.workload = other.id;
     kernel.set(name::GRANTS, key, grant());

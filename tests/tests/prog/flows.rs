@@ -1,6 +1,11 @@
 //! Fragments and ICMP errors find the flow they belong to.
 
-use enforcer_common::{flow::Flow, grant::Grant, maps::name, verdict::DropReason};
+use enforcer_common::{
+    flow::{Flow, FragmentKey, FragmentPorts},
+    grant::Grant,
+    maps::name,
+    verdict::DropReason,
+};
 use enforcer_tests::{
     packet::{ACK, Fragment, Packet, SYN, TCP, UDP},
     prog::{
@@ -53,6 +58,33 @@ fn replies_may_be_fragments() {
 }
 
 #[test]
+fn a_first_fragment_of_a_forged_reply_opens_nothing() {
+    for family in families() {
+        let mut kernel = node::node();
+        let mut packet = Packet::udp(family.server(), family.tunnelled(), 1000);
+        packet.fragment = Some(Fragment { id: 5, offset: 0, length: 800, more: true });
+        let mut delivered = packet.clone();
+        delivered.destination = family.pod;
+        assert_eq!(kernel.run("out_of_tunnel", &packet.bare()).action, DROP);
+        assert_eq!(kernel.run("to_workload", &delivered.bare()).action, DROP);
+        assert_eq!(kernel.count::<FragmentKey, FragmentPorts>(name::FRAGMENTS), 0);
+    }
+}
+
+#[test]
+fn a_denied_first_fragment_does_not_take_the_place_of_an_allowed_one() {
+    for family in families() {
+        let mut kernel = node::node();
+        let [first, later] = fragments(&family, 8);
+        assert_eq!(kernel.run("from_pod", &first.frame()).action, REDIRECT);
+        let mut other = Packet::udp(family.client(), (family.service, node::OFFERED).into(), 1000);
+        other.fragment = first.fragment;
+        assert_eq!(kernel.run("from_pod", &other.frame()).action, DROP);
+        assert_eq!(kernel.run("from_pod", &later.frame()).action, REDIRECT, "still the allowed one's");
+    }
+}
+
+#[test]
 fn a_later_fragment_without_a_first_is_refused() {
     for family in families() {
         let mut kernel = node::node();
@@ -73,9 +105,12 @@ fn a_first_fragment_of_a_denied_datagram_opens_nothing() {
         kernel.remove::<_, Grant>(name::GRANTS, &family.grant_key(UDP));
         for packet in fragments(&family, 3) {
             assert_eq!(kernel.run("from_pod", &packet.frame()).action, DROP);
+            assert_eq!(kernel.run("into_tunnel", &packet.frame()).action, DROP);
         }
-        assert_eq!(kernel.dropped(DropReason::NoGrant), 2);
+        let dropped = [DropReason::NoGrant, DropReason::NoFlow, DropReason::LateFragment];
+        assert_eq!(dropped.map(|reason| kernel.dropped(reason)), [1, 1, 2]);
         assert_eq!(kernel.get::<_, Flow>(name::FLOWS, &family.key(UDP)), None);
+        assert_eq!(kernel.count::<FragmentKey, FragmentPorts>(name::FRAGMENTS), 0, "no room is taken");
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use enforcer_common::{grant::Grant, maps::name, verdict::DropReason};
 use enforcer_tests::{
-    packet::{ACK, Packet, SYN, TCP, Transport},
+    packet::{Packet, SYN, TCP, Transport},
     prog::{
         kernel::{DROP, NEXT, Outcome, REDIRECT},
         node::{self, families, flow, v4, v6},
@@ -247,6 +247,6 @@ fn unguarded_protocols_of_any_kind_pass() {
             );
         }
         kernel.remove::<_, Grant>(name::GRANTS, &family.grant_key(TCP));
-        assert_eq!(kernel.run("from_pod", &family.out(ACK).frame()).action, DROP);
+        assert_eq!(kernel.run("from_pod", &family.out(SYN).frame()).action, DROP);
     }
 }

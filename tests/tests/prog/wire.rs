@@ -4,6 +4,7 @@ use enforcer_common::{
     Addr, Port,
     config::{EndpointKey, TunnelSeen},
     event::Hook,
+    guard::GuardFilter,
     maps::name,
     verdict::DropReason,
 };
@@ -14,6 +15,8 @@ use enforcer_tests::{
         node::{self, Family, SLOT, families, ip, silence, v4, v6},
     },
 };
+
+use zerocopy::FromBytes as _;
 
 const IPIP: u8 = 4;
 const IPV6_IN: u8 = 41;
@@ -51,6 +54,17 @@ fn a_guarded_address_never_leaves_in_clear() {
         let events = kernel.events();
         assert_eq!(events.len(), 12);
         assert!(events.iter().all(|event| event.hook == Hook::ToWire as u8), "{events:?}");
+    }
+}
+
+#[test]
+fn a_node_without_a_filter_guards_all_the_same() {
+    let mut kernel = node::node();
+    let nothing = GuardFilter::read_from_bytes(&[0; size_of::<GuardFilter>()]).expect("zeros");
+    kernel.put(name::GUARD_FILTER, 0, nothing);
+    for family in families() {
+        dies(&mut kernel, "to_wire", &between(family.pod, family.service), DropReason::ClearText);
+        passes(&mut kernel, "to_wire", &between(family.pod, family.elsewhere));
     }
 }
 

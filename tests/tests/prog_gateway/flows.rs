@@ -248,7 +248,7 @@ fn states_follow_the_connection() {
     world.returned(&V4.reply(port, SYN | ACK));
     world.forwarded(&V4.segment(ACK));
     assert_eq!(state(&mut world), Some(FlowState::Established));
-    world.forwarded(&V4.segment(FIN | ACK));
+    world.forwarded(&V4.segment(FIN | ACK).numbered(2000, 2000));
     assert_eq!(state(&mut world), Some(FlowState::Closing));
     world.forwarded(&V4.segment(SYN));
     assert_eq!(state(&mut world), Some(FlowState::HalfOpen), "the port is used again");

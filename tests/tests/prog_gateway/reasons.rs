@@ -53,8 +53,11 @@ fn the_ladder_is_the_nodes() {
         let mut world = World::new();
         let to =
             |port| wire::tcp(&Family::at(family.client, CLIENT_PORT), &Family::at(family.service, port), SYN);
-        refused(&mut world, &to(99), DropReason::NoDestination);
-        refused(&mut world, &to(UDP_PORT), DropReason::NoDestination);
+        refused(&mut world, &to(99), DropReason::PortNotOffered);
+        refused(&mut world, &to(UDP_PORT), DropReason::PortNotOffered);
+        let free = if family.client.contains(':') { "fd00:1:2::99" } else { "198.18.0.99" };
+        let nowhere = wire::tcp(&Family::at(family.client, CLIENT_PORT), &Family::at(free, TCP_PORT), SYN);
+        refused(&mut world, &nowhere, DropReason::NoDestination);
         world.revoke(family, TCP);
         refused(&mut world, &family.segment(SYN), DropReason::NoGrant);
         world.grant(family, TCP, 1);

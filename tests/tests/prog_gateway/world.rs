@@ -167,6 +167,11 @@ impl World {
         let key = GwServiceKey { service: addr(family.service), port: Port::new(port), protocol, pad: 0 };
         let service = GwService { set, count: backends.len() as u32 };
         self.programs.hash(name::GW_SERVICES).insert(key, service, 0).expect("room");
+        let allocated = GwServiceKey { port: Port::NONE, protocol: 0, ..key };
+        self.programs
+            .hash(name::GW_SERVICES)
+            .insert(allocated, GwService { set: 0, count: 0 }, 0)
+            .expect("room");
     }
 
     pub fn allow(&mut self, prefix: &str, ports: &[(u16, u8)]) {

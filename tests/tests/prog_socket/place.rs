@@ -65,6 +65,13 @@ impl Place {
         self.tasks.send(Box::new(move || task(to))).expect("the thread lives");
         self.results.recv_timeout(Duration::from_secs(10)).expect("the thread answers")
     }
+
+    /// Does something as a process of the root cgroup.
+    pub fn in_root(&self, task: impl FnOnce()) {
+        fs::write(PathBuf::from(CGROUPS).join("cgroup.procs"), "0").expect("the process moves");
+        task();
+        fs::write(self.root.join("pod/container/cgroup.procs"), "0").expect("the process moves back");
+    }
 }
 
 impl Drop for Place {

@@ -6,20 +6,23 @@ use enforcer_common::{
     config::{EndpointKey, NodeConfig, Tunnel, TunnelSeen},
     flow::{Flow, FlowKey},
     grant::{Destination, DestinationKey, Grant, GrantKey},
-    guard::{Guard, GuardKind},
+    guard::{Guard, GuardFilter, GuardKind},
     maps::name,
     workload::{Place, WireKey, Workload},
 };
+use ipnet::IpNet;
+use tracing::warn;
 
 use super::{
     MapPressure, OpenError,
-    table::{Hash, Slots, Trie},
+    table::{Hash, Slots, Trie, trie_key},
 };
 use crate::datapath::{DatapathError, Op, Tables};
 
 pub(super) struct NodeMaps {
     config: Slots<NodeConfig>,
     guard: Trie<Guard>,
+    filter: Slots<GuardFilter>,
     tunnels: Slots<Tunnel>,
     pub seen: Slots<TunnelSeen>,
     endpoints: Hash<EndpointKey, u32>,
@@ -36,9 +39,10 @@ pub(super) struct NodeMaps {
 
 impl NodeMaps {
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, OpenError> {
-        Ok(Self {
+        let mut maps = Self {
             config: Slots::take(ebpf, name::NODE_CONFIG)?,
             guard: Trie::take(ebpf, name::GUARD)?,
+            filter: Slots::take(ebpf, name::GUARD_FILTER)?,
             tunnels: Slots::take(ebpf, name::TUNNELS)?,
             seen: Slots::take(ebpf, name::TUNNEL_SEEN)?,
             endpoints: Hash::take(ebpf, name::ENDPOINTS)?,
@@ -50,14 +54,35 @@ impl NodeMaps {
             cgroups: Hash::take(ebpf, name::CGROUPS)?,
             flows: Hash::take(ebpf, name::FLOWS)?,
             flow_counts: Hash::take(ebpf, name::FLOW_COUNTS)?,
-        })
+        };
+        // Without it every packet asks the trie, which is slower and as right.
+        if let Err(error) = maps.filter_guard(None) {
+            warn!(%error, "cannot write the filter of guarded prefixes");
+        }
+        Ok(maps)
+    }
+
+    /// Makes the filter of what is guarded, and of a prefix that is about to be.
+    fn filter_guard(&mut self, new: Option<IpNet>) -> Result<(), DatapathError> {
+        let mut filter = GuardFilter::EMPTY;
+        for prefix in self.guard.dump()?.into_keys().chain(new) {
+            let key = trie_key(prefix);
+            filter.admit(&key.data(), key.prefix_len());
+        }
+        self.filter.set(0, filter)
     }
 
     pub fn apply(&mut self, op: &Op) -> Result<(), DatapathError> {
         match *op {
             Op::SetConfig(value) => self.config.set(0, value),
-            Op::SetGuard(key, value) => self.guard.set(key, Guard { kind: value as u32 }),
-            Op::RemoveGuard(key) => self.guard.remove(&key),
+            Op::SetGuard(key, value) => {
+                self.filter_guard(Some(key))?;
+                self.guard.set(key, Guard { kind: value as u32 })
+            }
+            Op::RemoveGuard(key) => {
+                self.guard.remove(&key)?;
+                self.filter_guard(None)
+            }
             Op::SetTunnel(slot, value) => self.tunnels.set(slot, value),
             Op::RemoveTunnel(slot) => {
                 self.tunnels.remove(slot)?;

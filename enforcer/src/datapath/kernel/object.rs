@@ -18,7 +18,7 @@ use super::{
     Hooks, Kernel, OpenError, Options,
     pins::{Pins, Shape, pin_over},
     read, sys,
-    verifier::{self, Verified},
+    verifier::{self, Verified, VerifierError},
 };
 use crate::{
     BPF_OBJECT,
@@ -34,7 +34,7 @@ impl Kernel {
         let mut ebpf = load_maps(role, options, Some((&pins, &ours)), VerifierLogLevel::DISABLE)?;
         pins.forget_other_maps(&ours)?;
         for &program in Program::ALL.iter().filter(|program| program.role() == role) {
-            load_program(&mut ebpf, program)?;
+            load_program(&mut ebpf, program).map_err(|error| explained(&ebpf, program, error))?;
             let path = pins.programs().join(program.name());
             pin_over(program_fd(&ebpf, program)?, &path).map_err(|source| OpenError::Pin { path, source })?;
         }
@@ -120,6 +120,15 @@ pub(super) fn load_program(ebpf: &mut Ebpf, program: Program) -> Result<(), Open
         Place::Cgroup => <&mut programs::CgroupSockAddr>::try_from(loaded).map_err(|_| missing())?.load(),
     };
     result.map_err(|source| OpenError::Program { program: name, source })
+}
+
+/// A refusal with the end of the verifier's log, for which aya asks only if it is to keep all of it.
+fn explained(ebpf: &Ebpf, program: Program, error: OpenError) -> OpenError {
+    match verifier::verify(ebpf, &[program]) {
+        Err(refused @ VerifierError::Refused { .. }) => refused.into(),
+        // Not the verifier's doing, or it has changed its mind.
+        Ok(_) | Err(_) => error,
+    }
 }
 
 pub(super) fn program_fd(ebpf: &Ebpf, program: Program) -> Result<&programs::ProgramFd, OpenError> {

@@ -6,6 +6,7 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie},
 };
+use aya_obj::generated::BPF_EXIST;
 use enforcer_common::{Addr, guard::V4_BITS};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes;
@@ -142,6 +143,17 @@ impl<K: Pod + Ord + Debug, V: Pod + Debug> Hash<K, V> {
             .map_err(|error| self.info.error("set", || format!("{key:?}: {value:?}"), error))
     }
 
+    /// Sets an entry that is there; `false`: it is gone.
+    pub fn replace(&mut self, key: K, value: V) -> Result<bool, DatapathError> {
+        match self.map.insert(key, value, BPF_EXIST.into()) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(false)
+            }
+            Err(error) => Err(self.info.error("replace", || format!("{key:?}: {value:?}"), error)),
+        }
+    }
+
     pub fn remove(&mut self, key: &K) -> Result<(), DatapathError> {
         let result = self.map.remove(key);
         self.info.removed(key, result)
@@ -203,7 +215,7 @@ impl<V: Pod + Debug> Trie<V> {
 }
 
 /// Host bits are cleared: the kernel would match without them, but a key reads back as it was written.
-fn trie_key(prefix: IpNet) -> lpm_trie::Key<Addr> {
+pub(super) fn trie_key(prefix: IpNet) -> lpm_trie::Key<Addr> {
     let bits = u32::from(prefix.prefix_len());
     match prefix.trunc() {
         IpNet::V4(net) => lpm_trie::Key::new(V4_BITS + bits, Addr::v4(net.addr())),

@@ -109,12 +109,18 @@ fn load(object: &Object, program: Program, btf: Option<&OwnedFd>) -> Result<Veri
     match loaded {
         Ok(_) => Ok(Verified { load: elapsed, ..parse(&text(&log)) }),
         Err(source) => {
-            // The kernel keeps the end of a log that is too long, and fails with another error for it.
-            let _ = sys::load_program(&mut attr, sys::LOG_PATH, &mut log);
+            // A program that is too much for the verifier would be so again, for minutes, with a line for each step.
+            if !text(&log).contains(TOO_LARGE) {
+                // The kernel keeps the end of a log that is too long, and fails with another error for it.
+                let _ = sys::load_program(&mut attr, sys::LOG_PATH, &mut log);
+            }
             Err(VerifierError::Refused { program: program.name(), log: end_of(&text(&log)), source })
         }
     }
 }
+
+/// What the verifier says after a million instructions.
+const TOO_LARGE: &str = "BPF program is too large";
 
 /// Bytes of the verifier's log that are kept.
 const LOG_SIZE: usize = 1 << 20;

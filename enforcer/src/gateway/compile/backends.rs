@@ -68,6 +68,8 @@ pub(super) fn add(compiled: &mut Compiled, inputs: &Inputs<'_>, actual: &GwTable
     let mut wanted = BTreeMap::new();
     for destination in destinations(inputs) {
         let mut views = Vec::new();
+        let addresses = destination.v4.map(IpAddr::from).into_iter().chain(destination.v6.map(IpAddr::from));
+        wanted.extend(addresses.map(|service| (allocated(service), Vec::new())));
         for port in &destination.ports {
             for (service, members) in services(inputs, destination, *port, &mut views) {
                 wanted.insert(service, members);
@@ -76,6 +78,11 @@ pub(super) fn add(compiled: &mut Compiled, inputs: &Inputs<'_>, actual: &GwTable
         compiled.endpoints.insert(destination.key.clone(), views);
     }
     number_sets(&mut compiled.tables, wanted, actual);
+}
+
+/// The entry that says that an address is a destination's, whatever the port.
+fn allocated(service: IpAddr) -> GwServiceKey {
+    GwServiceKey { service: service.into(), port: Port::NONE, protocol: 0, pad: 0 }
 }
 
 /// The service entries of one port, one per family, each with its members.

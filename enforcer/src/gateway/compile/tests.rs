@@ -175,6 +175,11 @@ fn grant_key() -> GwGrantKey {
     }
 }
 
+/// The entry that says that the address is a destination's.
+fn allocated() -> GwServiceKey {
+    GwServiceKey { port: Port::NONE, protocol: 0, ..service() }
+}
+
 fn service() -> GwServiceKey {
     GwServiceKey { service: ip("198.18.0.7").into(), port: Port::new(6379), protocol: 6, pad: 0 }
 }
@@ -196,7 +201,10 @@ fn one_pod_one_connection_one_service() {
             (GwBackendKey { set: 1, index: 0 }, backend("192.0.2.10")),
             (GwBackendKey { set: 1, index: 1 }, backend("192.0.2.11")),
         ]),
-        services: BTreeMap::from([(service(), GwService { set: 1, count: 2 })]),
+        services: BTreeMap::from([
+            (allocated(), GwService { set: 0, count: 0 }),
+            (service(), GwService { set: 1, count: 2 }),
+        ]),
         grants: BTreeMap::from([(
             grant_key(),
             GwGrant { valid_until_ns: FOREVER, id: 1, connection: 1, node: 9, pad: 0 },
@@ -267,7 +275,8 @@ fn an_endpoint_is_left_out_with_the_reason() {
         states,
         [(false, "no route"), (false, "an address of the gateway itself"), (false, "not in allowedBackends")]
     );
-    assert_eq!(compiled.tables.services, BTreeMap::from([(service(), GwService { set: 0, count: 0 })]));
+    let empty = GwService { set: 0, count: 0 };
+    assert_eq!(compiled.tables.services, BTreeMap::from([(allocated(), empty), (service(), empty)]));
     assert!(!targets("eu-1", &lab.resolved, &lab.allowed).iter().any(|target| target.ip() == elsewhere));
 }
 
