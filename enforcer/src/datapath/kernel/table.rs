@@ -6,7 +6,6 @@ use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie},
 };
-use aya_obj::generated::BPF_EXIST;
 use enforcer_common::{Addr, guard::V4_BITS};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::IntoBytes;
@@ -129,11 +128,13 @@ impl<K: Pod + Ord + Debug, V: Pod + Debug> Hash<K, V> {
         self.insert(key, value, 0)
     }
 
-    /// Changes an entry; one that is gone stays gone.
-    pub fn replace(&mut self, key: K, value: V) -> Result<(), DatapathError> {
+    /// Changes an entry; one that is gone stays gone (`false`).
+    pub fn replace(&mut self, key: K, value: V) -> Result<bool, DatapathError> {
         match self.insert(key, value, BPF_EXIST) {
-            Err(DatapathError::Map { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            result => result,
+            Err(DatapathError::Map { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(false)
+            }
+            result => result.map(|()| true),
         }
     }
 
@@ -141,17 +142,6 @@ impl<K: Pod + Ord + Debug, V: Pod + Debug> Hash<K, V> {
         self.map
             .insert(key, value, flags)
             .map_err(|error| self.info.error("set", || format!("{key:?}: {value:?}"), error))
-    }
-
-    /// Sets an entry that is there; `false`: it is gone.
-    pub fn replace(&mut self, key: K, value: V) -> Result<bool, DatapathError> {
-        match self.map.insert(key, value, BPF_EXIST.into()) {
-            Ok(()) => Ok(true),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                Ok(false)
-            }
-            Err(error) => Err(self.info.error("replace", || format!("{key:?}: {value:?}"), error)),
-        }
     }
 
     pub fn remove(&mut self, key: &K) -> Result<(), DatapathError> {
