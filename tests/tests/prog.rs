@@ -10,11 +10,15 @@ mod deny;
 mod endings;
 #[path = "prog/flows.rs"]
 mod flows;
+#[path = "prog/full.rs"]
+mod full;
 #[path = "prog/load.rs"]
 mod load;
 #[path = "prog/parse.rs"]
 mod parse;
 #[path = "prog/replies.rs"]
 mod replies;
+#[path = "prog/tricks.rs"]
+mod tricks;
 #[path = "prog/wire.rs"]
 mod wire;

@@ -91,6 +91,10 @@ impl<B: Bytes, G: Fn(&Addr) -> bool> Chain<'_, B, G> {
                 let id: u32 = self.bytes.read(at + 4)?;
                 let offset = u32::from_be(word) & 0xffff;
                 self.packet.fragment_id = u32::from_be(id);
+                // As in IPv4 (RFC 1858): it would overwrite the TCP fields that the first was judged by.
+                if matches!(offset >> 3, 1 | 2) && byte(word, 0) == TCP {
+                    return None;
+                }
                 if offset >> 3 != 0 {
                     self.packet.fragment = Fragment::Later;
                     self.whole = true;

@@ -172,7 +172,7 @@ fn spread(scope: Scope, empty: &Empty) -> Result<Vec<Figure>> {
                 .label("path", "allow")
                 .label("family", name)
                 .label("keys", "spread")
-                .label("grants", &grants.to_string())
+                .label("grants", grants.to_string())
                 .reference(Bound::AtMost(SPREAD_NS)),
         );
     }

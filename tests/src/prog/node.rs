@@ -198,7 +198,11 @@ pub fn hear(kernel: &mut Kernel) {
 /// Marks the tunnel as silent, with this second's probe taken (`probed`) or not.
 pub fn silence(kernel: &mut Kernel, probed: bool) {
     let seen_ns = boot_ns().saturating_sub(7_000_000_000);
-    kernel.put(name::TUNNEL_SEEN, SLOT, TunnelSeen { seen_ns, probe_ns: if probed { boot_ns() + AHEAD_NS } else { 0 } });
+    kernel.put(
+        name::TUNNEL_SEEN,
+        SLOT,
+        TunnelSeen { seen_ns, probe_ns: if probed { boot_ns() + AHEAD_NS } else { 0 } },
+    );
 }
 
 /// The flow of a family, if there is one.

@@ -222,12 +222,24 @@ fn a_tcp_header_shorter_than_it_says_is_refused() {
 
 #[test]
 fn a_second_fragment_that_would_overwrite_the_first_is_refused() {
-    let family = v4();
-    let mut kernel = node::node();
-    let mut packet = family.out(SYN).payload(100);
-    packet.fragment = Some(enforcer_tests::packet::Fragment { id: 1, offset: 8, length: 40, more: false });
-    assert_eq!(kernel.run("from_pod", &packet.frame()).action, DROP);
-    assert_eq!(kernel.dropped(DropReason::NotParsed), 1);
+    for family in families() {
+        let mut kernel = node::node();
+        let mut packet = family.out(SYN).payload(100);
+        let mut part = |offset, length, more| {
+            packet.fragment = Some(enforcer_tests::packet::Fragment { id: 1, offset, length, more });
+            packet.frame()
+        };
+        assert_eq!(kernel.run("from_pod", &part(0, 32, true)).action, REDIRECT);
+        for offset in [8, 16] {
+            assert_eq!(kernel.run("from_pod", &part(offset, 40, false)).action, DROP, "at {offset}");
+        }
+        assert_eq!(kernel.dropped(DropReason::NotParsed), 2);
+        // What lies behind the header cannot change what was judged; the receiver drops what overlaps.
+        assert_eq!(kernel.run("from_pod", &part(24, 40, false)).action, REDIRECT);
+        // A first fragment too short for the header that it is judged by.
+        assert_eq!(kernel.run("from_pod", &part(0, 16, true)).action, DROP);
+        assert_eq!(kernel.dropped(DropReason::NotParsed), 3);
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ const SLOT: u32 = 0;
 const HOUR: u64 = 3_600_000_000_000;
 
 pub struct Node {
-    node: KernelNode,
+    datapath: KernelNode,
     programs: BTreeMap<Program, SchedClassifier>,
     counters: PerCpuArray<MapData, u64>,
     seen: Array<MapData, TunnelSeen>,
@@ -77,25 +77,29 @@ impl Node {
             flows: HashMap::try_from(Map::HashMap(map(name::FLOWS))).unwrap(),
             counts: HashMap::try_from(Map::HashMap(map(name::FLOW_COUNTS))).unwrap(),
             answering: true,
-            node,
+            datapath: node,
             path,
         }
     }
 
     /// Brings the maps from whatever they hold to what these objects say, as the agent does.
     pub fn enter(&mut self, scene: &Scene) {
-        let have = self.node.dump().unwrap();
+        let have = self.datapath.dump().unwrap();
         let want = compiled(scene);
         let ops = reconcile::plan(&have, &want);
         for op in &ops {
-            self.node.apply(op).unwrap();
+            self.datapath.apply(op).unwrap();
         }
-        assert_eq!(self.node.dump().unwrap(), want, "the maps hold what was compiled");
+        assert_eq!(self.datapath.dump().unwrap(), want, "the maps hold what was compiled");
         // A flow of the scene before is revoked in this one, which the model does not know of.
         let flows: Vec<_> = self.flows.keys().map(Result::unwrap).collect();
-        flows.iter().for_each(|key| self.flows.remove(key).unwrap());
+        for key in &flows {
+            self.flows.remove(key).unwrap();
+        }
         let owners: Vec<_> = self.counts.keys().map(Result::unwrap).collect();
-        owners.iter().for_each(|key| self.counts.remove(key).unwrap());
+        for key in &owners {
+            self.counts.remove(key).unwrap();
+        }
         self.answering = scene.answering;
         self.hear();
     }

@@ -219,6 +219,8 @@ impl Probe {
             2 => (132, 0),
             _ => random.pick(&PORTS),
         };
+        let (source, destination, protocol, port) =
+            aimed(random, v6, scene).unwrap_or((source, destination, protocol, port));
         let flags = random.pick(&[SYN, SYN, ACK, FIN | ACK, RST, SYN | ACK, RST | ACK]);
         let client = (source, random.pick(&[40_000, 40_001, 1, 65_535])).into();
         let mut packet = match protocol {
@@ -242,6 +244,22 @@ impl Probe {
     pub fn is_mid_flow(&self) -> bool {
         self.protocol == TCP && self.flags & ACK != 0 && self.flags & RST == 0
     }
+}
+
+/// Two times of three what a connection names: blind shots are hardly ever allowed.
+fn aimed(random: &mut Random, v6: bool, scene: &Scene) -> Option<(IpAddr, IpAddr, u8, u16)> {
+    if random.one_in(3) || scene.connections.is_empty() {
+        return None;
+    }
+    let connection = random.pick(&scene.connections);
+    let here: Vec<_> = scene.pods.iter().filter(|pod| pod.ifindex == HERE).collect();
+    if here.is_empty() {
+        return None;
+    }
+    let pod = random.pick(&here);
+    let (protocol, port) = random.pick(&connection.ports);
+    let at = usize::from(v6);
+    Some((pod_addresses(pod.number)[at], service_addresses(connection.destination)[at], protocol, port))
 }
 
 fn source(random: &mut Random, v6: bool, scene: &Scene) -> IpAddr {
