@@ -28,7 +28,7 @@ use crate::{
     netlink::Netlink,
     source::manifests,
     state::{default_path, watch_state},
-    tunnel::Mode,
+    tunnel::{self, Mode},
 };
 
 pub mod allowed;
@@ -102,7 +102,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         info!(change, "keeping ports 61000-65535 for translation");
     }
     let settings = Settings {
-        device: far_end::device_name(&args.name),
+        device: tunnel::device_name(&args.name),
         private_key: keygen::read_private_key(&args.key)?,
         listen_port: args.listen_port,
         bindings: run_dir.join("bindings.json"),

@@ -105,6 +105,26 @@ pub fn open(mode: Mode, run_dir: &Path, netns: Option<&Path>) -> Result<Box<dyn 
     })
 }
 
+/// Runs work that blocks, as every method of a [`Tunnel`] does, where blocking is allowed.
+///
+/// # Errors
+/// Those of the work; that it panicked is one of the device.
+pub async fn blocking<T: Send + 'static>(
+    device: &str,
+    work: impl FnOnce() -> Result<T, TunnelError> + Send + 'static,
+) -> Result<T, TunnelError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(TunnelError::device(device, "finish the work on it")(io::Error::other(error)))
+    })
+}
+
+/// `ef-` and six digits of a hash (FNV-1a) of what the device belongs to.
+pub fn device_name(owner: &str) -> String {
+    let hash =
+        owner.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("ef-{:06x}", hash & 0x00ff_ffff)
+}
+
 /// What the tunnel process needs to know to serve a device: `RUN_DIR/tunnels/DEVICE.json`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Description {
@@ -197,4 +217,15 @@ fn with_netlink<T: Send>(
             })
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_name;
+
+    #[test]
+    fn a_device_name_fits_the_kernel_and_differs_by_owner() {
+        assert_eq!(device_name("eu-1").len(), 9);
+        assert_ne!(device_name("eu-1"), device_name("eu-2"));
+    }
 }

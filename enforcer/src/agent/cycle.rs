@@ -98,6 +98,7 @@ impl Agent {
             self.setup = Some(setup);
         }
         if first {
+            self.tunnels.forget_guards();
             self.devices.replace(host.links().await?);
             self.guard(node)?;
         }

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     compile::{Ledger, TunnelDevice, TunnelEnd},
     resolve::{Gateway, Resolved},
-    tunnel::{self, DeviceConfig, DeviceStatus, KEEPALIVE, Mode, PeerConfig, TunnelError},
+    tunnel::{self, DeviceConfig, DeviceStatus, KEEPALIVE, Mode, PeerConfig, TunnelError, blocking},
 };
 
 /// How often a device that works is asked how it is.
@@ -205,6 +205,13 @@ impl Tunnels {
         }
     }
 
+    /// The tunnel netns was made anew: whatever has the index of a device there is not the one that was guarded.
+    pub fn forget_guards(&mut self) {
+        for state in self.all.values() {
+            state.guarded.send_replace(None);
+        }
+    }
+
     pub fn slot(&self, gateway: &str) -> Option<u32> {
         self.all.get(gateway).map(|tunnel| tunnel.slot)
     }
@@ -292,25 +299,9 @@ impl Task {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    device: &str,
-    work: impl FnOnce() -> Result<T, TunnelError> + Send + 'static,
-) -> Result<T, TunnelError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(TunnelError::Device {
-            name: device.to_owned(),
-            action: "finish the work on it",
-            source: std::io::Error::other(error),
-        })
-    })
-}
-
-/// `ef-` and six digits of a hash (FNV-1a) of node and gateway: several nodes fit one machine.
+/// Several nodes fit one machine: a device has the name of both ends.
 pub fn device_name(node: &str, gateway: &str) -> String {
-    let hash = format!("{node}/{gateway}")
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("ef-{:06x}", hash & 0x00ff_ffff)
+    tunnel::device_name(&format!("{node}/{gateway}"))
 }
 
 /// Takes away the device of a gateway that is no more.

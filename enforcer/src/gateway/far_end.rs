@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::{
     resolve::{Gateway, Node, Resolved},
-    tunnel::{self, DeviceConfig, DeviceStatus, KEEPALIVE, Mode, PeerConfig, Tunnel, TunnelError},
+    tunnel::{self, DeviceConfig, DeviceStatus, KEEPALIVE, Mode, PeerConfig, Tunnel, TunnelError, blocking},
 };
 
 /// Peers are compared with what the device has this often: a tunnel process that was restarted is noticed, and
@@ -91,19 +91,6 @@ impl FarEnd {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    device: &str,
-    work: impl FnOnce() -> Result<T, TunnelError> + Send + 'static,
-) -> Result<T, TunnelError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(TunnelError::Device {
-            name: device.to_owned(),
-            action: "finish the work on it",
-            source: std::io::Error::other(error),
-        })
-    })
-}
-
 /// An error with its causes in one line.
 pub fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
     let mut text = error.to_string();
@@ -114,14 +101,6 @@ pub fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
         cause = source.source();
     }
     text
-}
-
-/// `ef-` and six digits of a hash (FNV-1a) of the gateway's name.
-pub fn device_name(gateway: &str) -> String {
-    let hash = gateway
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    format!("ef-{:06x}", hash & 0x00ff_ffff)
 }
 
 /// The device as it should be. What a node may send is tied to its key by the allowed IPs.
@@ -156,12 +135,6 @@ fn peer(node: &Node) -> PeerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_device_name_fits_the_kernel_and_differs_by_gateway() {
-        assert_eq!(device_name("eu-1").len(), 9);
-        assert_ne!(device_name("eu-1"), device_name("eu-2"));
-    }
 
     #[test]
     fn a_node_may_send_from_its_own_addresses_and_blocks_only() {

@@ -17,7 +17,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -89,6 +89,8 @@ struct Supervisor {
 /// A task that serves one device.
 struct Running {
     netns: Option<PathBuf>,
+    /// Inode of the namespace that the TUN was opened in: another one may be bound at the same path later.
+    namespace: Option<u64>,
     mtu: watch::Sender<u16>,
     task: JoinHandle<()>,
 }
@@ -114,7 +116,7 @@ impl Supervisor {
             let moved = self
                 .devices
                 .get(&name)
-                .is_some_and(|running| running.netns != description.netns || running.task.is_finished());
+                .is_some_and(|running| running.is_elsewhere(&description) || running.task.is_finished());
             if moved {
                 self.end(&name).await;
             }
@@ -152,6 +154,7 @@ impl Running {
     fn start(description: Description, configuration: PathBuf) -> Self {
         let (mtu, changes) = watch::channel(description.mtu);
         let netns = description.netns.clone();
+        let namespace = netns.as_deref().and_then(inode);
         let task = tokio::spawn(async move {
             let name = description.device.clone();
             if let Err(error) = device::serve(&description, &configuration, changes).await {
@@ -159,7 +162,14 @@ impl Running {
                 tracing::warn!(device = name, error = format!("{error:#}"), "device is not served");
             }
         });
-        Self { netns, mtu, task }
+        Self { netns, namespace, mtu, task }
+    }
+
+    /// Whether the device is to be served in another namespace. An open TUN keeps its own alive, also one that has
+    /// lost its name and that nobody will ever send anything to again.
+    fn is_elsewhere(&self, description: &Description) -> bool {
+        let now = description.netns.as_deref().and_then(inode);
+        self.netns != description.netns || now.is_some_and(|now| self.namespace != Some(now))
     }
 
     /// The task sees that the sender of its MTU is gone, and ends.
@@ -167,6 +177,10 @@ impl Running {
         drop(self.mtu);
         let _ = self.task.await;
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    Some(fs::metadata(path).ok()?.ino())
 }
 
 /// Reads every `DEVICE.json`. One that cannot be used is reported and left out, the others are served.

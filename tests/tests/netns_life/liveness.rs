@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use enforcer_tests::lab::{
-    Lab, Place,
+    Lab, Place, command,
     network::{BACKEND_SIDE4, ip},
     query::Family,
     wait,
@@ -79,6 +79,31 @@ fn a_gateway_that_is_cut_off_is_told_to_everybody_and_its_return_needs_nobody() 
         })
     })
     .expect("the return is noticed");
+    for session in &mut sessions {
+        assert!(session.is_open(), "{} lived through it: {}", session.tag, lab.log(&session.tag));
+    }
+}
+
+#[test]
+fn a_tunnel_netns_that_somebody_deletes_is_made_anew_and_sessions_go_on() {
+    let mut lab = ready();
+    let services: Vec<SocketAddr> = Family::ALL.map(|family| held::address(&lab, family, TCP_PORT)).to_vec();
+    let mut sessions: Vec<Held> = services
+        .iter()
+        .enumerate()
+        .map(|(number, to)| Held::open(&lab, &lab.place("cart"), *to, "poke", &format!("anew-{number}")))
+        .collect();
+    // The tunnel's process holds on to the old one, and with it to a device that nobody will use again.
+    let netns = lab.tunnel_netns();
+    command::run("ip", &["netns", "delete", &netns]).expect("it is deleted");
+    // Until somebody looks, everything goes on through the old one.
+    let there = || command::run("ip", &["-n", &netns, "link", "show", "tunnel0"]).is_ok();
+    wait::for_true("there is another", there).expect("the agent makes it anew");
+    wait::for_true("connects work again", || {
+        services.iter().all(|to| probe(&lab, "cart", &["tcp-connect", &to.to_string()]).success)
+    })
+    .expect("everything is made anew");
+    lab.wait_ready().expect("everything is ready again");
     for session in &mut sessions {
         assert!(session.is_open(), "{} lived through it: {}", session.tag, lab.log(&session.tag));
     }
