@@ -64,8 +64,9 @@ pub fn live(key: &FlowKey, now_ns: u64) -> Option<*mut GwFlow> {
     if unsafe { expired((*flow).state, (*flow).seen_ns, now_ns) } { None } else { Some(flow) }
 }
 
-/// Ends a flow that is known to be over, or to be replaced.
-#[inline(never)]
+/// Ends a flow that is known to be over, or to be replaced. Inline: Linux 6.1 counts at least 32 bytes for each call, and
+/// this one is the seventh of a chain.
+#[inline(always)]
 pub fn end(key: &FlowKey) {
     if let Some(life) = Flows::life(key)
         && Flows::remove(key)
