@@ -49,7 +49,7 @@ impl Tier {
         match self {
             Self::Unit | Self::Vm => &[],
             Self::Prog => &["datapath", "prog"],
-            Self::Netns => &["netns", "tunnel"],
+            Self::Netns => &["bench", "netns", "tunnel"],
         }
     }
 }

@@ -139,7 +139,7 @@ fn names(text: &mut String, left: f64, mut ends: Vec<(f64, &str, &str, f64)>) {
     const APART: f64 = 17.0;
     ends.sort_by(|one, other| other.0.total_cmp(&one.0));
     let mut last = f64::MIN;
-    let last_panel = left > WIDTH / 2.0;
+    let last_panel = left >= WIDTH / 2.0;
     for (up, name, colour, value) in ends {
         let (x, y) = at(left, 1.0, up);
         let y = (y + 4.5).max(last + APART);
