@@ -165,8 +165,10 @@ impl Drop for Machine {
 
 fn qemu(kernel: &Kernel, initramfs: &Path, script: &Path, socket: &Path) -> Command {
     let cpus = thread::available_parallelism().map_or(1, usize::from).min(4);
-    let mut qemu = Command::new("timeout");
-    qemu.args(["--signal=KILL", &LIFETIME.as_secs().to_string(), "qemu-system-x86_64"])
+    // Each goes with the one that started it: killing `timeout` alone would leave the machine running.
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "timeout", "--signal=KILL", &LIFETIME.as_secs().to_string()])
+        .args(["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", &cpus.to_string(), "-m", "3072"])
         .args(["-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio"])
         // The process that serves the files shares the machine's memory.

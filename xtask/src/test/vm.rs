@@ -26,7 +26,10 @@ pub fn run(binaries: &[(String, Tier)], filter: Option<&str>, count: &mut Count)
         let mut script = "cd tests\nexport ENFORCER_REQUIRE_ALL=1\nfailed=0\n".to_owned();
         for executable in &prog {
             let filter = filter.unwrap_or_default();
-            writeln!(script, "{} --test-threads={threads} {filter} || failed=1", executable.display())?;
+            // Links of tcx are what 6.1 does not have; `filters` tests what it has instead.
+            let skip = if *version == Version::V6_1 { "--skip links::" } else { "" };
+            let executable = executable.display();
+            writeln!(script, "{executable} --test-threads={threads} {skip} {filter} || failed=1")?;
         }
         if filter.is_none() {
             for executable in &netns {
