@@ -239,15 +239,16 @@ impl Trace<'_> {
         if packet.flags & l4::ACK == 0 {
             return;
         }
-        match direction {
-            Direction::Out => {
-                *self.client_ack = packet.acknowledgement;
-                *self.seen_acks |= ACK_CLIENT;
-            }
-            Direction::In => {
-                *self.server_ack = packet.acknowledgement;
-                *self.seen_acks |= ACK_SERVER;
-            }
+        let (last, known) = match direction {
+            Direction::Out => (&mut *self.client_ack, ACK_CLIENT),
+            Direction::In => (&mut *self.server_ack, ACK_SERVER),
+        };
+        // A reader's acknowledgements come from two CPUs, its own and the network's, and overtake each other. A reset with
+        // the number of the one that came late would be older than what its receiver has said: ignored without a word.
+        let late = last.wrapping_sub(packet.acknowledgement);
+        if *self.seen_acks & known == 0 || late == 0 || late > IN_FLIGHT {
+            *last = packet.acknowledgement;
+            *self.seen_acks |= known;
         }
     }
 }

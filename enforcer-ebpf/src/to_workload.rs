@@ -1,14 +1,14 @@
 //! Ingress of `enforcer0`: the way back from the tunnel netns to the workload.
 //!
-//! Replies come from `out_of_tunnel` as bare IP packets, resets made in user space as frames. The MAC addresses of
-//! the pair begin with a zero, so that the first half-byte tells the two apart.
+//! Replies come from `out_of_tunnel` as bare IP packets, what user space says to a client whose session ends as frames.
+//! The MAC addresses of the pair begin with a zero, so that the first half-byte tells the two apart.
 
-use enforcer_common::{Addr, verdict::DropReason};
+use enforcer_common::{Addr, flow::FlowKey, verdict::DropReason};
 
 use crate::{
     case::{Action, Case, now},
     flow,
-    maps::NODE_CONFIG,
+    maps::{FLOWS, NODE_CONFIG},
     outbound,
     packet::{Bytes as _, Layer, Packet, icmp, l4},
     skb::Skb,
@@ -33,12 +33,26 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
         }
         about(case.skb, case.packet, case.inner)?
     } else {
-        let flow = outbound::live(&outbound::key_in(case.packet), case.packet, now())?;
-        case.workload = flow.workload;
+        let key = outbound::key_in(case.packet);
+        let (workload, ifindex) = match outbound::live(&key, case.packet, now()) {
+            Ok(flow) => (flow.workload, flow.ifindex),
+            // A question is no reset, and yet part of an end.
+            Err(DropReason::Revoked) if layer == Layer::Frame => ended(&key)?,
+            Err(reason) => return Err(reason),
+        };
+        case.workload = workload;
         flow::first(case.packet, case.skb.ifindex())?;
-        flow.ifindex
+        ifindex
     };
     Ok(if ifindex == 0 { Action::Next } else { Action::Peer(ifindex) })
+}
+
+/// Workload and interface of a flow that revocation ended.
+#[inline(always)]
+fn ended(key: &FlowKey) -> Result<(u32, u32), DropReason> {
+    // SAFETY: as in `outbound::live`.
+    let flow = unsafe { FLOWS.get(key) }.ok_or(DropReason::NoFlow)?;
+    Ok((flow.workload, flow.ifindex))
 }
 
 /// Whether an address is that of the host's own sockets.

@@ -173,14 +173,17 @@ impl Injector {
     }
 
     fn send(&self, reset: &Reset) -> io::Result<()> {
-        let Some(packet) = reset::packet(reset) else { return Ok(()) };
         let protocol = if reset.destination.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16;
-        let mut frame = Vec::with_capacity(14 + packet.len());
-        frame.extend_from_slice(&pair::ENFORCER0_MAC);
-        frame.extend_from_slice(&pair::TUNNEL0_MAC);
-        frame.extend_from_slice(&protocol.to_be_bytes());
-        frame.extend_from_slice(&packet);
-        self.socket.send_to(&frame, &link_address(self.tunnel0, protocol)?).map(drop)
+        let address = link_address(self.tunnel0, protocol)?;
+        for packet in [reset.packet(), reset.question()].into_iter().flatten() {
+            let mut frame = Vec::with_capacity(14 + packet.len());
+            frame.extend_from_slice(&pair::ENFORCER0_MAC);
+            frame.extend_from_slice(&pair::TUNNEL0_MAC);
+            frame.extend_from_slice(&protocol.to_be_bytes());
+            frame.extend_from_slice(&packet);
+            self.socket.send_to(&frame, &address)?;
+        }
+        Ok(())
     }
 }
 

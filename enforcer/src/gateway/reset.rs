@@ -8,7 +8,7 @@ use enforcer_common::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::reset::{Reset, TCP, packet};
+use crate::reset::{Reset, TCP};
 
 /// The resets that end a flow: to the backend and to the client, as far as their numbers are known.
 pub fn of_flow(key: &FlowKey, flow: &GwFlow) -> Vec<Reset> {
@@ -55,12 +55,15 @@ impl Injector {
         Ok(Self { v4, v6 })
     }
 
-    /// Sends one reset where the routes lead: to the backend's network, or into the tunnel.
+    /// Sends one reset, and its question, where the routes lead: to the backend's network, or into the tunnel.
     pub fn send(&self, reset: &Reset) -> io::Result<()> {
-        let Some(packet) = packet(reset) else { return Ok(()) };
         let socket = if reset.destination.is_ipv4() { &self.v4 } else { &self.v6 };
         // A raw socket takes a port for a protocol number.
-        socket.send_to(&packet, &SocketAddr::new(reset.destination.ip(), 0).into()).map(drop)
+        let address = SocketAddr::new(reset.destination.ip(), 0).into();
+        for packet in [reset.packet(), reset.question()].into_iter().flatten() {
+            socket.send_to(&packet, &address)?;
+        }
+        Ok(())
     }
 }
 

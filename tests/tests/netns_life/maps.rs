@@ -1,6 +1,6 @@
 //! Pinned maps as anybody can read them, and as a test may change them.
 
-use std::{collections::BTreeMap, fmt::Debug, hash::Hash};
+use std::{collections::BTreeMap, fmt::Debug, hash::Hash, net::SocketAddr};
 
 use aya::{
     Pod,
@@ -10,7 +10,7 @@ use enforcer_common::{
     Addr,
     config::{EndpointKey, NodeConfig, Tunnel},
     flow::{Flow, FlowKey},
-    gateway::GwFlow,
+    gateway::{GwFlow, GwGrant, GwGrantKey},
     grant::{Destination, DestinationKey, Grant, GrantKey, MAX_TUNNELS},
     guard::Guard,
     maps::name,
@@ -24,8 +24,12 @@ fn pinned(lab: &Lab, role: &str, map: &str) -> MapData {
 }
 
 fn hash<K: Pod + Ord + Hash, V: Pod>(lab: &Lab, map: &str) -> BTreeMap<K, V> {
+    hash_of(lab, "node", map)
+}
+
+fn hash_of<K: Pod + Ord + Hash, V: Pod>(lab: &Lab, role: &str, map: &str) -> BTreeMap<K, V> {
     let map: HashMap<MapData, K, V> =
-        Map::HashMap(pinned(lab, "node", map)).try_into().expect("a hash map of this shape");
+        Map::HashMap(pinned(lab, role, map)).try_into().expect("a hash map of this shape");
     map.iter().map(|entry| entry.expect("it reads")).collect()
 }
 
@@ -35,6 +39,14 @@ pub fn flows(lab: &Lab) -> BTreeMap<FlowKey, Flow> {
 
 pub fn grants(lab: &Lab) -> BTreeMap<GrantKey, Grant> {
     hash(lab, name::GRANTS)
+}
+
+pub fn gateway_flows(lab: &Lab) -> BTreeMap<FlowKey, GwFlow> {
+    hash_of(lab, "gw", name::GW_FLOWS)
+}
+
+pub fn gateway_grants(lab: &Lab) -> BTreeMap<GwGrantKey, GwGrant> {
+    hash_of(lab, "gw", name::GW_GRANTS)
 }
 
 /// Number of the destination at an address.
@@ -91,18 +103,38 @@ pub fn tables(lab: &Lab) -> BTreeMap<&'static str, BTreeMap<String, String>> {
 
 /// Makes every flow of both ends one that is over, as a lifetime without a packet does.
 pub fn let_flows_pass_away(lab: &Lab) {
-    fn end<V: Pod>(lab: &Lab, role: &str, map: &str, over: impl Fn(V) -> V) {
-        let map: HashMap<MapData, FlowKey, V> =
-            Map::HashMap(pinned(lab, role, map)).try_into().expect("a table of flows");
-        let mut map = map;
-        let flows: Vec<(FlowKey, V)> = map.iter().map(|entry| entry.expect("it reads")).collect();
-        for (key, flow) in flows {
-            map.insert(key, over(flow), 0).expect("it is written");
+    // A state that nobody knows is over, whatever the clock says.
+    change(lab, "gw", name::GW_FLOWS, |_, flow: GwFlow| Some(GwFlow { state: 0, ..flow }));
+    change(lab, "node", name::FLOWS, |_, flow: Flow| Some(Flow { state: 0, ..flow }));
+}
+
+/// Makes both ends believe that the last acknowledgements of both parties of a service's flows never came by.
+pub fn forget_acknowledgements(lab: &Lab, service: SocketAddr) {
+    const BYTES: u32 = 3;
+    let is =
+        |key: &FlowKey| key.service == Addr::from(service.ip()) && key.service_port.get() == service.port();
+    change(lab, "gw", name::GW_FLOWS, |key, flow: GwFlow| {
+        let (client_ack, backend_ack) =
+            (flow.client_ack.wrapping_sub(BYTES), flow.backend_ack.wrapping_sub(BYTES));
+        is(key).then_some(GwFlow { client_ack, backend_ack, ..flow })
+    });
+    change(lab, "node", name::FLOWS, |key, flow: Flow| {
+        let (client_ack, server_ack) =
+            (flow.client_ack.wrapping_sub(BYTES), flow.server_ack.wrapping_sub(BYTES));
+        is(key).then_some(Flow { client_ack, server_ack, ..flow })
+    });
+}
+
+/// Writes flows that are changed.
+fn change<V: Pod>(lab: &Lab, role: &str, map: &str, changed: impl Fn(&FlowKey, V) -> Option<V>) {
+    let mut map: HashMap<MapData, FlowKey, V> =
+        Map::HashMap(pinned(lab, role, map)).try_into().expect("a table of flows");
+    let flows: Vec<(FlowKey, V)> = map.iter().map(|entry| entry.expect("it reads")).collect();
+    for (key, flow) in flows {
+        if let Some(flow) = changed(&key, flow) {
+            map.insert(key, flow, 0).expect("it is written");
         }
     }
-    // A state that nobody knows is over, whatever the clock says.
-    end(lab, "gw", name::GW_FLOWS, |flow: GwFlow| GwFlow { state: 0, ..flow });
-    end(lab, "node", name::FLOWS, |flow: Flow| Flow { state: 0, ..flow });
 }
 
 /// The number in the pin that says which layout the maps have, after it was set to another.

@@ -1,6 +1,11 @@
 //! Grants that go, and how both ends of what they carried are told.
 
-use enforcer_common::{Addr, Port, flow::FlowState, grant::GrantKey};
+use std::{net::SocketAddr, thread, time::Duration};
+
+use enforcer_common::{
+    Addr, Port,
+    flow::{FlowKey, FlowState},
+};
 use enforcer_tests::lab::{Lab, Pod, Role, network::ip, query::Family, wait};
 
 use crate::{
@@ -9,17 +14,17 @@ use crate::{
     shared::{Turn, lab},
 };
 
-/// What the order of an end has to be, seen at the moment at which the client was told.
-fn assert_in_order(lab: &Lab, service: std::net::SocketAddr, what: &str) {
+/// What the order of an end has to be, seen at the moment at which the client was told. Either end of the tunnel may have
+/// been the first to tell it.
+fn assert_in_order(lab: &Lab, service: SocketAddr, what: &str) {
     let (ip, port) = (Addr::from(service.ip()), Port::new(service.port()));
-    let is = |key: &GrantKey| key.service == ip && key.port == port;
-    assert!(!maps::grants(lab).keys().any(is), "{what}: the grant is gone before anybody is told");
-    for (key, flow) in maps::flows(lab) {
-        if key.service == ip && key.service_port == port {
-            let state = FlowState::from_raw(flow.state);
-            assert_eq!(state, Some(FlowState::Revoking), "{what}: the flow ends before anybody is told");
-        }
-    }
+    let is = |key: &FlowKey| key.service == ip && key.service_port == port;
+    let ended = |state| FlowState::from_raw(state) == Some(FlowState::Revoking);
+    let node = !maps::grants(lab).keys().any(|key| key.service == ip && key.port == port)
+        && maps::flows(lab).iter().all(|(key, flow)| !is(key) || ended(flow.state));
+    let gateway = !maps::gateway_grants(lab).keys().any(|key| key.service == ip && key.port == port)
+        && maps::gateway_flows(lab).iter().all(|(key, flow)| !is(key) || ended(flow.state));
+    assert!(node || gateway, "{what}: grants are gone and flows ended before anybody is told");
 }
 
 /// The shared lab with a server that holds.
@@ -53,6 +58,30 @@ fn a_grant_that_goes_ends_what_is_idle_or_busy_in_a_pod_or_inside_one_at_both_en
             assert!(told, "{} is told: {end:?}", held.tag);
             assert_eq!(held.far_end(&lab).as_deref(), Some("ConnectionReset"), "the far end of {}", held.tag);
         }
+    }
+}
+
+/// The last acknowledgement was lost before anybody of ours saw it, and its sender has nothing more to say.
+#[test]
+fn whoever_waits_is_told_also_where_its_last_acknowledgement_was_lost() {
+    let lab = ready();
+    let nested = Nested::new(&lab, "cart");
+    for family in Family::ALL {
+        held::connection(&lab, "held", "held", "{matchLabels: {app: cart}}");
+        let service = held::address(&lab, family, TCP_PORT);
+        let mut held = Held::open(&lab, &nested.place(), service, "idle", &format!("lost-{}", family.name()));
+        let flow =
+            |lab| maps::gateway_flows(lab).into_iter().find(|(key, _)| key.service == service.ip().into());
+        let quiet = soon(|| {
+            maps::forget_acknowledgements(&lab, service);
+            let before = flow(&lab);
+            thread::sleep(Duration::from_millis(300));
+            (flow(&lab) == before).then_some(())
+        });
+        assert_eq!(quiet, Some(()), "nothing is under way any more");
+        lab.delete("connection-held.yaml").expect("the connection is removed");
+        assert_eq!(held.end(&lab).as_deref(), Some("ConnectionReset"), "{}", held.tag);
+        assert_eq!(held.far_end(&lab).as_deref(), Some("ConnectionReset"), "the far end of {}", held.tag);
     }
 }
 

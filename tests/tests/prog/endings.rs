@@ -16,6 +16,13 @@ use enforcer_tests::{
     },
 };
 
+fn acknowledging(mut packet: Packet, number: u32) -> Packet {
+    if let Transport::Tcp { ack, .. } = &mut packet.transport {
+        *ack = number;
+    }
+    packet
+}
+
 fn numbered(mut packet: Packet, seq: u32) -> Packet {
     if let Transport::Tcp { seq: number, .. } = &mut packet.transport {
         *number = seq;
@@ -43,6 +50,34 @@ fn send(kernel: &mut Kernel, family: &Family, out: bool, flags: u8, seq: u32) {
         kernel.run("out_of_tunnel", &numbered(family.back(flags), seq).bare())
     };
     assert_eq!(outcome.action, REDIRECT, "its receiver judges it too");
+}
+
+/// What an exact reset is made of, for the client and for the server.
+fn numbers(kernel: &mut Kernel, family: &Family) -> [u32; 2] {
+    let flow = flow(kernel, family, TCP).expect("a flow");
+    [flow.client_ack, flow.server_ack]
+}
+
+#[test]
+fn an_acknowledgement_that_was_overtaken_takes_no_number_back() {
+    let mut kernel = node::node();
+    for family in families() {
+        open(&mut kernel, &family);
+        // Also around the end of all numbers. One that is beyond all bounds is no late one: it counts until the next.
+        for last in [3000, 1 << 24, 1 << 31, u32::MAX - 5, 10, 1 << 30] {
+            for late in [0, 1, 1448, 1 << 20] {
+                for number in [last, last.wrapping_sub(late)] {
+                    for (program, bytes) in [
+                        ("from_pod", acknowledging(family.out(ACK), number).frame()),
+                        ("out_of_tunnel", acknowledging(family.back(ACK), number).bare()),
+                    ] {
+                        assert_eq!(kernel.run(program, &bytes).action, REDIRECT);
+                    }
+                }
+                assert_eq!(numbers(&mut kernel, &family), [last; 2], "{late} behind");
+            }
+        }
+    }
 }
 
 #[test]

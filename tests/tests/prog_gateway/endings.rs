@@ -53,6 +53,24 @@ fn an_end_outside_the_window_is_not_believed() {
 }
 
 #[test]
+fn an_acknowledgement_that_was_overtaken_takes_no_number_back() {
+    let mut world = World::new();
+    for family in [&V4, &V6] {
+        let port = open(&mut world, family);
+        for last in [3000, 1 << 24, 1 << 31, u32::MAX - 5, 10, 1 << 30] {
+            for late in [0, 1, 1448, 1 << 20] {
+                for number in [last, last.wrapping_sub(late)] {
+                    world.forwarded(&family.segment(ACK).numbered(1000, number));
+                    world.returned(&family.reply(port, ACK).numbered(1000, number));
+                }
+                let flow = world.flow(&family.flow(TCP)).expect("a flow");
+                assert_eq!([flow.client_ack, flow.backend_ack], [last; 2], "{late} behind");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_reset_that_its_receiver_does_not_believe_ends_nothing() {
     let mut world = World::new();
     for family in [&V4, &V6] {
