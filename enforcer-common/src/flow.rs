@@ -34,7 +34,8 @@ impl FlowKey {
     }
 }
 
-/// Value of `FLOWS`. The grant is looked up for every packet: a flow carries no authority of its own.
+/// Value of `FLOWS`. The grant is looked up for every packet: a flow carries no authority of its own. It carries the
+/// grant's account: the entry is in the CPU's caches already, one of `GRANT_STATS` would have to be fetched.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 pub struct Flow {
@@ -42,6 +43,7 @@ pub struct Flow {
     pub workload_address: Addr,
     /// Nanoseconds of `CLOCK_BOOTTIME`, either direction.
     pub seen_ns: u64,
+    /// Since `grant` is charged, as the other three; with [`GrantStats`](crate::grant::GrantStats) they are the sum.
     pub packets_out: u64,
     pub bytes_out: u64,
     pub packets_in: u64,
@@ -54,14 +56,16 @@ pub struct Flow {
     /// (RFC 5961) of either end needs.
     pub client_ack: u32,
     pub server_ack: u32,
+    /// Id of the grant that is charged.
+    pub grant: u32,
     /// Tunnel slot.
-    pub tunnel: u32,
+    pub tunnel: u8,
     /// A `FlowState`.
     pub state: u8,
     /// [`ACK_CLIENT`] and [`ACK_SERVER`]: which acknowledgement numbers have been seen. [`DOUBT_OUT`] and [`DOUBT_IN`]:
     /// whose reset closed the flow without being exact.
     pub seen_acks: u8,
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 abi!(Flow, 80);
 

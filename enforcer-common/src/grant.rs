@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Addr, Port};
+use crate::{Addr, Port, flow::Flow};
 
 /// `validUntil` of a grant without an end, and the answer of a clock that cannot expire anything.
 pub const FOREVER: u64 = u64::MAX;
@@ -40,7 +40,10 @@ pub struct Grant {
 }
 abi!(Grant, 24);
 
-/// Value of `GRANT_STATS`, per CPU. Made by the kernel when the first packet passes.
+/// Value of `GRANT_STATS`, per CPU. Made by the kernel with the grant's first flow.
+///
+/// On a node it holds what ended flows have carried; what live ones have is in their `FLOWS` entries. At the gateway
+/// every packet is counted here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 pub struct GrantStats {
@@ -53,6 +56,30 @@ pub struct GrantStats {
     pub last_ns: u64,
 }
 abi!(GrantStats, 48);
+
+impl GrantStats {
+    /// Adds what a flow has carried since its grant is the one that is charged.
+    #[inline(always)]
+    pub fn add_flow(&mut self, flow: &Flow) {
+        self.packets_out += flow.packets_out;
+        self.bytes_out += flow.bytes_out;
+        self.packets_in += flow.packets_in;
+        self.bytes_in += flow.bytes_in;
+        if flow.seen_ns > self.last_ns {
+            self.last_ns = flow.seen_ns;
+        }
+    }
+
+    /// Adds what another CPU has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.packets_out += other.packets_out;
+        self.bytes_out += other.bytes_out;
+        self.packets_in += other.packets_in;
+        self.bytes_in += other.bytes_in;
+        self.flows += other.flows;
+        self.last_ns = self.last_ns.max(other.last_ns);
+    }
+}
 
 /// Key of `DESTINATIONS`. With port and protocol 0: the address is allocated; else: the port is offered.
 #[repr(C)]

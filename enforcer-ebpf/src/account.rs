@@ -3,7 +3,8 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use enforcer_common::{
     Port,
-    event::{EVENTS_PER_WINDOW, Event, EventKind, WINDOW_NS},
+    event::{EVENTS_PER_WINDOW, Event, EventBudget, EventKind, WINDOW_NS},
+    flow::Flow,
     grant::GrantStats,
     maps::counter,
     verdict::DropReason,
@@ -30,16 +31,10 @@ pub enum Direction {
     In,
 }
 
-/// Charges a packet to a grant; `opened`: it began a flow.
+/// Charges a packet to a grant of the gateway's; `opened`: it began a flow.
 #[inline(always)]
 pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns: u64) {
-    let first = match direction {
-        Direction::Out => first_stats,
-        Direction::In => first_stats_apart,
-    };
-    let Some(stats) = GRANT_STATS.get_ptr_mut(grant).or_else(|| first(grant)) else { return };
-    // SAFETY: a value of a per-CPU map is this CPU's own, and stays readable until the program ends.
-    let stats = unsafe { &mut *stats };
+    let Some(stats) = stats(grant) else { return };
     match direction {
         Direction::Out => {
             stats.packets_out += 1;
@@ -54,18 +49,45 @@ pub fn charge(grant: u32, direction: Direction, bytes: u32, opened: bool, now_ns
     stats.last_ns = now_ns;
 }
 
-/// Counters for a grant that has none yet. Full: its packets pass uncounted.
+/// A grant has another flow of the node's.
 #[inline(always)]
-fn first_stats(grant: u32) -> Option<*mut GrantStats> {
-    GRANT_STATS.insert(grant, GrantStats::default(), 0).ok()?;
-    GRANT_STATS.get_ptr_mut(grant)
+pub fn opened(grant: u32, now_ns: u64) {
+    if let Some(stats) = stats(grant) {
+        stats.flows += 1;
+        stats.last_ns = now_ns;
+    }
 }
 
-/// The same in a frame of its own: a value on the stack of `out_of_tunnel` is more than the verifier of Linux 6.1 has
-/// room for, and another frame below `from_pod` is.
-#[inline(never)]
-fn first_stats_apart(grant: u32) -> Option<*mut GrantStats> {
-    first_stats(grant)
+/// What a flow that ends has carried becomes its grant's. One that is no grant any more has no account.
+#[inline(always)]
+pub fn settle(flow: &Flow) {
+    if let Some(stats) = GRANT_STATS.get_ptr_mut(flow.grant) {
+        // SAFETY: as in `stats`.
+        unsafe { (*stats).add_flow(flow) };
+    }
+}
+
+/// Makes an account for a grant, that a flow may be settled with.
+#[inline(always)]
+pub fn ready(grant: u32) {
+    let _full_or_made = stats(grant);
+}
+
+/// Account of a grant. `None`: it has none yet, and the map is full; its packets pass uncounted.
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would be copied to the stack")]
+#[inline(always)]
+fn stats(grant: u32) -> Option<&'static mut GrantStats> {
+    /// Not on the stack, where there is no room for it.
+    static NOTHING: GrantStats =
+        GrantStats { packets_out: 0, bytes_out: 0, packets_in: 0, bytes_in: 0, flows: 0, last_ns: 0 };
+    let stats = if let Some(stats) = GRANT_STATS.get_ptr_mut(grant) {
+        stats
+    } else {
+        GRANT_STATS.insert(grant, &NOTHING, 0).ok()?;
+        GRANT_STATS.get_ptr_mut(grant)?
+    };
+    // SAFETY: a value of a per-CPU map is this CPU's own, and stays readable until the program ends.
+    Some(unsafe { &mut *stats })
 }
 
 /// Tells user space about a packet, and whether this CPU might.
@@ -109,6 +131,11 @@ fn ports(case: &Case) -> (Port, Port) {
 #[inline(always)]
 pub fn refuse(case: &Case, reason: DropReason) -> bool {
     count(reason as u32);
+    // In a flood most denials end here.
+    if own_budget().is_some_and(|budget| spent(budget)) {
+        count(counter::EVENTS_LIMITED);
+        return false;
+    }
     tell(case, EventKind::Denied, reason as u8)
 }
 
@@ -130,17 +157,30 @@ pub fn send(fill: impl FnOnce(&mut Event)) -> bool {
 }
 
 #[inline(always)]
-fn budget() -> bool {
-    let Some(budget) = EVENT_BUDGET.get_ptr_mut(0) else { return false };
+fn own_budget() -> Option<&'static mut EventBudget> {
     // SAFETY: the slot is this CPU's own; a connect hook that is preempted here miscounts by one event.
-    let budget = unsafe { &mut *budget };
+    EVENT_BUDGET.get_ptr_mut(0).map(|budget| unsafe { &mut *budget })
+}
+
+/// Whether nothing is left for this tick.
+#[inline(always)]
+fn spent(budget: &EventBudget) -> bool {
+    budget.sent >= EVENTS_PER_WINDOW && budget.tick == tick()
+}
+
+#[inline(always)]
+fn tick() -> u32 {
     // SAFETY: has no preconditions; the JIT makes one load of it.
-    let tick = unsafe { bpf_jiffies64() } as u32;
-    // In a flood most denials end here.
-    if budget.sent >= EVENTS_PER_WINDOW && budget.tick == tick {
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+#[inline(always)]
+fn budget() -> bool {
+    let Some(budget) = own_budget() else { return false };
+    if spent(budget) {
         return false;
     }
-    budget.tick = tick;
+    budget.tick = tick();
     // Good to a tick, and next to free.
     // SAFETY: has no preconditions.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };

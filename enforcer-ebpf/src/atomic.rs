@@ -17,6 +17,19 @@ pub unsafe fn fetch_add(word: *mut u64, amount: u64) -> u64 {
     value
 }
 
+/// Adds to a word.
+///
+/// # Safety
+/// `word` points into a map value.
+#[inline(always)]
+pub unsafe fn add_word(word: *mut u64, amount: u64) {
+    // SAFETY: the caller's; one instruction.
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {amount}",
+            amount = in(reg) amount, word = in(reg) word, options(nostack));
+    }
+}
+
 /// Adds to a half-word; a negative amount subtracts.
 ///
 /// # Safety

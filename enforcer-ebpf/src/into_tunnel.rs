@@ -9,7 +9,7 @@ use crate::{
     flow,
     maps::TUNNELS,
     nat::{self, Embedded, End},
-    outbound,
+    node_flows, outbound,
     packet::{Layer, Packet, icmp, l4},
     skb::Skb,
 };
@@ -25,9 +25,9 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     if icmp::is_error(case.packet) {
         return about(case.skb, case.packet, case.inner).map(Action::Out);
     }
-    let flow = outbound::live(&outbound::key_out(case.packet), case.packet, now())?;
+    let flow = node_flows::live(&outbound::key_out(case.packet), case.packet, now())?;
     case.workload = flow.workload;
-    let tunnel = TUNNELS.get(flow.tunnel).ok_or(DropReason::Internal)?;
+    let tunnel = TUNNELS.get(flow.tunnel.into()).ok_or(DropReason::Internal)?;
     if outbound::too_big(case.skb, case.packet, tunnel.mtu) {
         return Err(DropReason::TooBig);
     }
@@ -44,8 +44,8 @@ fn about(skb: Skb, packet: &mut Packet, inner: &mut Packet) -> Result<u32, DropR
     if inner.destination != packet.source {
         return Err(DropReason::NoFlow);
     }
-    let flow: &Flow = outbound::live(&outbound::key_in(inner), inner, now())?;
-    let tunnel = TUNNELS.get(flow.tunnel).ok_or(DropReason::Internal)?;
+    let flow: &Flow = node_flows::live(&outbound::key_in(inner), inner, now())?;
+    let tunnel = TUNNELS.get(flow.tunnel.into()).ok_or(DropReason::Internal)?;
     let new = Embedded { address: flow.workload_address, port: inner.destination_port };
     nat::rewrite_embedded(skb, packet, inner, End::Destination, &new)?;
     nat::rewrite(skb, packet, End::Source, &new.address, Port::NONE)?;

@@ -18,7 +18,7 @@ macro_rules! kernel_modules {
 
 kernel_modules! {
     connect from_pod to_pod from_host wire into_tunnel out_of_tunnel to_workload
-    outbound identify decide flow case nat csum mss reject account maps skb atomic
+    outbound node_flows identify decide flow case nat csum mss reject account maps skb atomic
     gateway hops icmp
 }
 

@@ -72,8 +72,8 @@ pub static PLACES: HashMap<Addr, Place> = HashMap::with_max_entries(size::PLACES
 #[map]
 pub static GRANTS: HashMap<GrantKey, Grant> = HashMap::with_max_entries(size::GRANTS, BPF_F_NO_PREALLOC);
 
-/// Counters of each grant. Key: grant id. Made by the kernel with the grant's first packet, removed by the agent with
-/// the grant. Full: packets pass uncounted.
+/// Account of each grant. Key: grant id. Made by the kernel with the grant's first flow, removed by the agent with the
+/// grant. On a node the flows have their part until they end. Full: packets pass uncounted.
 #[map]
 pub static GRANT_STATS: PerCpuHashMap<u32, GrantStats> =
     PerCpuHashMap::with_max_entries(size::GRANT_STATS, BPF_F_NO_PREALLOC);
@@ -85,9 +85,11 @@ pub static DESTINATIONS: HashMap<DestinationKey, Destination> =
     HashMap::with_max_entries(size::DESTINATIONS, BPF_F_NO_PREALLOC);
 
 /// Flows of the node, one entry for both directions. Written by the kernel; read by the agent, which also ends flows
-/// for which it sends the resets. Full: what is over is reclaimed, else new flows are denied and old ones stay.
+/// for which it sends the resets. Grown on demand: entries that are allocated one by one lie in large pages, the block
+/// that the kernel would set aside for all of them does not, and a packet of a cold flow pays for each of its pages.
+/// Full: what is over is reclaimed, else new flows are denied and old ones stay.
 #[map]
-pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(size::FLOWS, 0);
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(size::FLOWS, BPF_F_NO_PREALLOC);
 
 /// The order in which flows were made, as a ring with a slot for each entry of the flow table: where an insert looks
 /// for a flow that is over. Kernel only.

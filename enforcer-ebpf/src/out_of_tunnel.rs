@@ -12,13 +12,13 @@ use enforcer_common::{
 };
 
 use crate::{
-    account::{self, Direction},
+    account::Direction,
     case::{Action, Case, now},
     decide, flow,
     maps::{NODE_CONFIG, PLACES, TUNNELS},
     mss,
     nat::{self, Embedded, End},
-    outbound,
+    node_flows, outbound,
     packet::{Layer, Packet, TCP, icmp, l4},
     skb::Skb,
 };
@@ -50,14 +50,14 @@ fn reply(case: &mut Case, place: &Place) -> Result<(), DropReason> {
     let now_ns = case.time();
     *case.key = outbound::key_in(case.packet);
     case.key.client = place.address;
-    let flow = outbound::live(case.key, case.packet, now_ns)?;
+    let flow = node_flows::live(case.key, case.packet, now_ns)?;
     let mtu = belongs(case.skb, flow, place)?;
     let (_, grant) = decide::grant(flow.workload, case.key);
     let bytes = case.skb.len() - case.packet.l3;
     match grant {
         Some(grant) if grant.valid_until_ns > now_ns => {
             case.connection = grant.connection;
-            account::charge(grant.id, Direction::In, bytes, false, now_ns);
+            node_flows::carry(flow, grant.id);
         }
         // Resets still pass, so that both ends learn of it.
         _ if case.packet.has(l4::RST) => {}
@@ -68,7 +68,7 @@ fn reply(case: &mut Case, place: &Place) -> Result<(), DropReason> {
             return Err(DropReason::Revoked);
         }
     }
-    outbound::touch(flow, case.packet, Direction::In, bytes, now_ns);
+    node_flows::touch(flow, case.packet, Direction::In, bytes, now_ns);
     flow::first(case.packet, case.skb.ifindex())?;
     mss::clamp(case.skb, case.packet, mtu)?;
     let port = case.packet.destination_port;
@@ -78,7 +78,7 @@ fn reply(case: &mut Case, place: &Place) -> Result<(), DropReason> {
 /// Whether a flow is this workload's and came through its own tunnel, whose MTU it gives.
 #[inline(always)]
 fn belongs(skb: Skb, flow: &Flow, place: &Place) -> Result<u32, DropReason> {
-    let tunnel = TUNNELS.get(flow.tunnel).ok_or(DropReason::Internal)?;
+    let tunnel = TUNNELS.get(flow.tunnel.into()).ok_or(DropReason::Internal)?;
     if flow.workload == place.workload && tunnel.ifindex == skb.ifindex() {
         Ok(tunnel.mtu)
     } else {
@@ -95,7 +95,7 @@ fn about(skb: Skb, packet: &mut Packet, inner: &mut Packet, place: &Place) -> Re
     }
     let mut key = outbound::key_out(inner);
     key.client = place.address;
-    let flow = outbound::live(&key, inner, now())?;
+    let flow = node_flows::live(&key, inner, now())?;
     belongs(skb, flow, place)?;
     let new = Embedded { address: place.address, port: inner.source_port };
     nat::rewrite_embedded(skb, packet, inner, End::Source, &new)?;

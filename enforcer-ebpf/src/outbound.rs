@@ -19,49 +19,13 @@ use crate::{
     account::{self, Direction},
     case::{Case, now},
     decide::{self, Way},
-    flow::{self, Life, Table},
+    flow::{self, Table as _},
     hops::MOST,
     maps::{FLOWS, NODE_CONFIG, TUNNELS},
-    mss,
+    mss, node_flows,
     packet::{Fragment, Packet, ROUTED, UDP, Version, icmp, l4},
     skb::Skb,
 };
-
-/// The node's flow table.
-pub struct NodeFlows;
-
-impl Table for NodeFlows {
-    #[inline(always)]
-    fn life(key: &FlowKey) -> Option<Life> {
-        // SAFETY: words that are read once; an entry that is reused meanwhile belongs to a younger flow, which is live.
-        let flow = unsafe { FLOWS.get(key) }?;
-        Some(Life { state: flow.state, seen_ns: flow.seen_ns, owner: flow.workload })
-    }
-
-    #[inline(always)]
-    fn remove(key: &FlowKey) -> bool {
-        FLOWS.remove(key).is_ok()
-    }
-}
-
-/// The flow that an outbound packet belongs to, as the tunnel's side sees it: alive, and passing this packet.
-///
-/// # Errors
-/// [`DropReason::NoFlow`], or [`DropReason::Revoked`] for anything but a reset of a flow that revocation ended.
-#[inline(always)]
-pub fn live(key: &FlowKey, packet: &Packet, now_ns: u64) -> Result<&'static mut Flow, DropReason> {
-    let flow = FLOWS.get_ptr_mut(key).ok_or(DropReason::NoFlow)?;
-    // SAFETY: the memory stays a flow until the program ends, even if the entry is removed; other CPUs write single
-    // words of it, none of which is a pointer or a length.
-    let flow = unsafe { &mut *flow };
-    if expired(flow.state, flow.seen_ns, now_ns) {
-        return Err(DropReason::NoFlow);
-    }
-    if flow.state == FlowState::Revoking as u8 && !packet.has(l4::RST) {
-        return Err(DropReason::Revoked);
-    }
-    Ok(flow)
-}
 
 /// Key of the flow of a packet that goes out.
 #[inline(always)]
@@ -112,11 +76,17 @@ pub fn run(case: &mut Case, workload: &Workload, ifindex: u32) -> Result<(), Dro
         return ungranted(case, workload, verdict);
     };
     case.connection = grant.connection;
+    // Before the clock, whose reading waits for every load that is on its way: grant and flow come from memory together,
+    // with all that is read of them.
+    let own = FLOWS.get_ptr_mut(&*case.key).filter(|flow| {
+        // SAFETY: as in `live`.
+        unsafe { (**flow).workload == workload.id }
+    });
     let now_ns = case.time();
-    let old = FLOWS.get_ptr_mut(&*case.key).filter(|flow| {
+    let old = own.filter(|flow| {
         // SAFETY: as in `live`.
         let flow = unsafe { &**flow };
-        flow.workload == workload.id && !expired(flow.state, flow.seen_ns, now_ns)
+        !expired(flow.state, flow.seen_ns, now_ns)
     });
     match old {
         Some(flow) => {
@@ -169,7 +139,7 @@ pub fn end(case: &mut Case, reason: DropReason) -> Result<(), DropReason> {
     }
     let now_ns = case.time();
     *case.key = key_out(case.packet);
-    let Ok(flow) = live(case.key, case.packet, now_ns) else { return Err(reason) };
+    let Ok(flow) = node_flows::live(case.key, case.packet, now_ns) else { return Err(reason) };
     let (_, grant) = decide::grant(flow.workload, case.key);
     let granted = grant.is_some_and(|grant| grant.valid_until_ns > now_ns);
     if flow.ifindex != 0 || !granted && !case.packet.has(l4::RST) {
@@ -178,7 +148,7 @@ pub fn end(case: &mut Case, reason: DropReason) -> Result<(), DropReason> {
     case.workload = flow.workload;
     if granted && flow.state != FlowState::Revoking as u8 {
         let bytes = case.skb.len() - case.packet.l3;
-        touch(flow, case.packet, Direction::Out, bytes, now_ns);
+        node_flows::touch(flow, case.packet, Direction::Out, bytes, now_ns);
     }
     Ok(())
 }
@@ -194,12 +164,12 @@ fn continued(
 ) -> Result<(), DropReason> {
     let now_ns = case.now_ns;
     // The gateway was taken away: another knows nothing of the connection, so that only a new one can go on.
-    let gone = TUNNELS.get(flow.tunnel).is_none_or(|tunnel| tunnel.ifindex == 0);
-    let answering = gone || decide::answering(flow.tunnel, now_ns);
+    let gone = TUNNELS.get(flow.tunnel.into()).is_none_or(|tunnel| tunnel.ifindex == 0);
+    let answering = gone || decide::answering(flow.tunnel.into(), now_ns);
     let way = Way { acknowledged: true, answering };
     match decide::granted(workload, grant, way, now_ns) {
         Verdict::Allow => {}
-        Verdict::Deny(DropReason::TunnelDown) if decide::probe(flow.tunnel, now_ns) => {}
+        Verdict::Deny(DropReason::TunnelDown) if decide::probe(flow.tunnel.into(), now_ns) => {}
         Verdict::Deny(DropReason::TunnelDown) => return Err(DropReason::TunnelDown),
         Verdict::Deny(DropReason::Expired) => return revoke(case, flow, now_ns),
         Verdict::Deny(reason) => return Err(reason),
@@ -213,10 +183,10 @@ fn continued(
     if ended {
         return revoke(case, flow, now_ns);
     }
-    fit(case, flow.tunnel)?;
+    fit(case, flow.tunnel.into())?;
+    node_flows::carry(flow, grant.id);
     let bytes = case.skb.len() - case.packet.l3;
-    touch(flow, case.packet, Direction::Out, bytes, now_ns);
-    account::charge(grant.id, Direction::Out, bytes, false, now_ns);
+    node_flows::touch(flow, case.packet, Direction::Out, bytes, now_ns);
     account::count(counter::ALLOWED);
     Ok(())
 }
@@ -278,16 +248,20 @@ fn open(
     if workload_address.is_none() {
         return Err(DropReason::Pending);
     }
-    let flags = match NodeFlows::life(case.key) {
-        Some(life) if life.owner == workload.id => BPF_ANY,
+    let flags = match node_flows::NodeFlows::life(case.key) {
+        Some(life) if life.owner == workload.id => {
+            node_flows::replaced(case.key);
+            BPF_ANY
+        }
         // The slot in the ring stays: it names the same key.
         Some(life) => {
             flow::own(workload.id)?;
             flow::disown(life.owner);
+            node_flows::replaced(case.key);
             BPF_ANY
         }
         None => {
-            flow::reserve::<NodeFlows>(case.key, workload.id, config.flow_quota, route.now_ns)?;
+            flow::reserve::<node_flows::NodeFlows>(case.key, workload.id, config.flow_quota, route.now_ns)?;
             BPF_NOEXIST
         }
     };
@@ -302,46 +276,24 @@ fn open(
         ifindex: route.ifindex,
         client_ack: 0,
         server_ack: 0,
-        tunnel: route.tunnel,
+        grant: grant.id,
+        tunnel: route.tunnel as u8,
         state: flow::first_state(case.packet) as u8,
         seen_acks: 0,
-        pad: [0; 2],
+        pad: 0,
     };
     let bytes = case.skb.len() - case.packet.l3;
-    touch(case.flow, case.packet, Direction::Out, bytes, route.now_ns);
+    node_flows::touch(case.flow, case.packet, Direction::Out, bytes, route.now_ns);
     if FLOWS.insert(&*case.key, &*case.flow, flags.into()).is_err() {
         flow::disown(workload.id);
         // Another CPU began it with the packet beside this one: counted twice, it would be uncounted once.
         let begun = FLOWS.get_ptr(&*case.key).is_some();
         return if begun { Ok(()) } else { Err(DropReason::FlowTableFull) };
     }
-    account::charge(grant.id, Direction::Out, bytes, true, route.now_ns);
+    account::opened(grant.id, route.now_ns);
     account::count(counter::ALLOWED);
     account::tell(case, EventKind::Opened, 0);
     Ok(())
-}
-
-/// Brings a flow up to date with a packet that passes.
-#[inline(always)]
-pub fn touch(flow: &mut Flow, packet: &Packet, direction: Direction, bytes: u32, now_ns: u64) {
-    flow.seen_ns = now_ns;
-    let mut trace = flow::Trace {
-        state: &mut flow.state,
-        client_ack: &mut flow.client_ack,
-        server_ack: &mut flow.server_ack,
-        seen_acks: &mut flow.seen_acks,
-    };
-    trace.follow(packet, direction);
-    match direction {
-        Direction::Out => {
-            flow.packets_out += 1;
-            flow.bytes_out += u64::from(bytes);
-        }
-        Direction::In => {
-            flow.packets_in += 1;
-            flow.bytes_in += u64::from(bytes);
-        }
-    }
 }
 
 /// Makes the packet fit the tunnel, or refuses it: a redirect checks no MTU.
@@ -381,7 +333,7 @@ fn about(skb: Skb, packet: &Packet, inner: &mut Packet, workload: u32) -> Result
         return Err(DropReason::NotCarried);
     }
     let key = key_in(inner);
-    let flow = live(&key, inner, now_ns)?;
+    let flow = node_flows::live(&key, inner, now_ns)?;
     let (_, grant) = decide::grant(workload, &key);
     match grant {
         Some(grant) if flow.workload == workload && grant.valid_until_ns > now_ns => Ok(()),

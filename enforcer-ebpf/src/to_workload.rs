@@ -9,7 +9,7 @@ use crate::{
     case::{Action, Case, now},
     flow,
     maps::{FLOWS, NODE_CONFIG},
-    outbound,
+    node_flows, outbound,
     packet::{Bytes as _, Layer, Packet, icmp, l4},
     skb::Skb,
 };
@@ -34,7 +34,7 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
         about(case.skb, case.packet, case.inner)?
     } else {
         let key = outbound::key_in(case.packet);
-        let (workload, ifindex) = match outbound::live(&key, case.packet, now()) {
+        let (workload, ifindex) = match node_flows::live(&key, case.packet, now()) {
             Ok(flow) => (flow.workload, flow.ifindex),
             // A question is no reset, and yet part of an end.
             Err(DropReason::Revoked) if layer == Layer::Frame => ended(&key)?,
@@ -50,7 +50,7 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
 /// Workload and interface of a flow that revocation ended.
 #[inline(always)]
 fn ended(key: &FlowKey) -> Result<(u32, u32), DropReason> {
-    // SAFETY: as in `outbound::live`.
+    // SAFETY: as in `node_flows::live`.
     let flow = unsafe { FLOWS.get(key) }.ok_or(DropReason::NoFlow)?;
     Ok((flow.workload, flow.ifindex))
 }
@@ -68,5 +68,5 @@ fn about(skb: Skb, packet: &Packet, inner: &mut Packet) -> Result<u32, DropReaso
     if inner.source != packet.destination {
         return Err(DropReason::NoFlow);
     }
-    Ok(outbound::live(&outbound::key_out(inner), inner, now())?.ifindex)
+    Ok(node_flows::live(&outbound::key_out(inner), inner, now())?.ifindex)
 }

@@ -104,6 +104,8 @@ pub(crate) struct Agent {
     pressure: Value,
     /// Events that the kernel had left out at the last look.
     events_missed: Option<u64>,
+    /// What the kernel has counted, as of the last look.
+    accounts: watch::Receiver<Arc<traffic::Ledger>>,
     /// By the number of the connection.
     traffic: BTreeMap<u32, GrantStats>,
     names: watch::Sender<events::Names>,
@@ -133,8 +135,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Takes over what a predecessor left in the kernel and in files, and begins to follow everything.
 fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent, Inputs, Outputs)> {
-    let default_bpffs = || Path::new("/sys/fs/bpf").join(format!("enforcer-{}", args.node));
-    let bpffs = args.bpffs.clone().unwrap_or_else(default_bpffs);
+    let bpffs = args.bpffs_path();
     let state_path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
     start::refuse_missing(&state_path, &bpffs)?;
     let (ledger_file, ledger) = start::LedgerFile::load(run_dir, &bpffs)?;
@@ -159,6 +160,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         _lock: lock,
         applied: apply::Applied::adopt(&datapath)?,
         ending: ending::Ending::start(datapath.orphans()?).context("cannot start a thread")?,
+        accounts: traffic::follow(datapath.accounts()?).context("cannot start a thread")?,
         datapath,
         ledger,
         ledger_file,

@@ -14,6 +14,7 @@ use aya::{
 };
 use enforcer_common::{
     event::Event,
+    flow::{Flow, FlowKey},
     grant::GrantStats,
     maps::{counter, name},
     verdict::DropReason,
@@ -138,12 +139,12 @@ impl Programs {
                 .expect("a hash");
         let mut total = GrantStats::default();
         for cpu in stats.get(&grant, 0).iter().flat_map(|values| values.iter()) {
-            total.packets_out += cpu.packets_out;
-            total.bytes_out += cpu.bytes_out;
-            total.packets_in += cpu.packets_in;
-            total.bytes_in += cpu.bytes_in;
-            total.flows += cpu.flows;
-            total.last_ns = total.last_ns.max(cpu.last_ns);
+            total.add(cpu);
+        }
+        let flows: HashMap<_, FlowKey, Flow> =
+            HashMap::try_from(self.ebpf.map(name::FLOWS).expect("the map exists")).expect("a hash");
+        for (_, flow) in flows.iter().map(Result::unwrap).filter(|(_, flow)| flow.grant == grant) {
+            total.add_flow(&flow);
         }
         total
     }

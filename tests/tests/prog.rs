@@ -1,5 +1,7 @@
 //! The TC programs, one packet at a time. Needs CAP_BPF and CAP_NET_ADMIN; touches no device and pins nothing.
 
+#[path = "prog/accounts.rs"]
+mod accounts;
 #[path = "prog/allow.rs"]
 mod allow;
 #[path = "prog/answers.rs"]

@@ -1,6 +1,6 @@
 //! The agent's command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::ArgPredicate;
 use enforcer_common::maps::name;
@@ -87,6 +87,12 @@ impl Args {
     /// Whether it is the boot guard that is wanted, not the role.
     pub const fn is_boot_guard(&self) -> bool {
         self.prepare
+    }
+
+    /// Where maps and links are pinned.
+    pub fn bpffs_path(&self) -> PathBuf {
+        let default = || Path::new("/sys/fs/bpf").join(format!("enforcer-{}", self.node));
+        self.bpffs.clone().unwrap_or_else(default)
     }
 
     /// Sizes of the maps.

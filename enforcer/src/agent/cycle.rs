@@ -7,7 +7,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use enforcer_common::grant::GrantStats;
 use ipnet::IpNet;
 use serde_json::json;
 
@@ -289,12 +288,11 @@ impl Agent {
             self.end_sessions(&expired);
         }
         self.expired_until = now;
-        if let Ok(stats) = self.datapath.grant_stats() {
-            self.traffic = traffic::by_connection(&self.applied.compiled, &stats);
-            if let Err(error) = self.forget_counts(&stats) {
-                let text = format!("{:#}", anyhow::Error::from(error));
-                tracing::warn!(error = text, "counts of what is gone stay in the kernel");
-            }
+        let accounts = Arc::clone(&self.accounts.borrow());
+        self.traffic = traffic::by_connection(&self.applied.compiled, &accounts);
+        if let Err(error) = self.forget_counts(&accounts) {
+            let text = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error = text, "counts of what is gone stay in the kernel");
         }
         self.tell_missed();
         if self.ticks % PRESSURE_TICKS == 2 {
@@ -320,13 +318,13 @@ impl Agent {
     }
 
     /// Drops what the kernel has counted for grants and pods that are gone.
-    fn forget_counts(&mut self, stats: &BTreeMap<u32, GrantStats>) -> Result<(), DatapathError> {
+    fn forget_counts(&mut self, accounts: &traffic::Ledger) -> Result<(), DatapathError> {
         // What is not known yet is not gone.
         if !self.applied.is_exact() {
             return Ok(());
         }
         let compiled = &self.applied.compiled;
-        for grant in traffic::leftovers(compiled, stats) {
+        for grant in traffic::leftovers(compiled, accounts) {
             self.datapath.forget_grant_stats(grant)?;
         }
         self.datapath.forget_workloads(|id| compiled.pods.contains_key(&id))

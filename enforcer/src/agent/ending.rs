@@ -230,7 +230,8 @@ mod tests {
             tunnel: 0,
             state: 2,
             seen_acks: ACK_CLIENT | ACK_SERVER,
-            pad: [0; 2],
+            grant: 1,
+            pad: 0,
         };
         let expected = Reset {
             source: "198.18.0.7:5432".parse().unwrap(),

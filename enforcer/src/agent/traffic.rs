@@ -1,30 +1,72 @@
-//! What every connection has carried on this node, from the kernel's statistics of single grants.
+//! What every connection has carried on this node, from the kernel's accounts of single grants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use enforcer_common::grant::GrantStats;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::compile::Compiled;
+use crate::{compile::Compiled, datapath::kernel::Accounts};
+
+/// How long an account may be out of date.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Accounts by the grant's id.
+pub type Ledger = BTreeMap<u32, GrantStats>;
+
+/// Reads the kernel's accounts again and again, in a thread of its own: there may be many flows. It ends with the
+/// receiver.
+pub fn follow(accounts: Accounts) -> io::Result<watch::Receiver<Arc<Ledger>>> {
+    let (sender, receiver) = watch::channel(Arc::default());
+    let run = move || {
+        while !sender.is_closed() {
+            match accounts.read() {
+                Ok(read) => {
+                    let ledger = Arc::new(onward(&sender.borrow(), read));
+                    sender.send_replace(ledger);
+                }
+                Err(error) => tracing::debug!(%error, "traffic cannot be read"),
+            }
+            thread::sleep(EVERY);
+        }
+    };
+    thread::Builder::new().name("traffic".to_owned()).spawn(run)?;
+    Ok(receiver)
+}
+
+/// No account goes back: one of which a flow was missing while it ended keeps what it had.
+fn onward(before: &Ledger, mut read: Ledger) -> Ledger {
+    for (id, account) in &mut read {
+        if let Some(before) = before.get(id) {
+            account.packets_out = account.packets_out.max(before.packets_out);
+            account.bytes_out = account.bytes_out.max(before.bytes_out);
+            account.packets_in = account.packets_in.max(before.packets_in);
+            account.bytes_in = account.bytes_in.max(before.bytes_in);
+            account.last_ns = account.last_ns.max(before.last_ns);
+        }
+    }
+    read
+}
 
 /// Sums by the connection's number; connections that carried nothing are not there.
-pub fn by_connection(compiled: &Compiled, grants: &BTreeMap<u32, GrantStats>) -> BTreeMap<u32, GrantStats> {
+pub fn by_connection(compiled: &Compiled, grants: &Ledger) -> BTreeMap<u32, GrantStats> {
     let mut sums: BTreeMap<u32, GrantStats> = BTreeMap::new();
     for grant in compiled.pods.values().flat_map(|pod| pod.grants.values()) {
         let Some(stats) = grants.get(&grant.id) else { continue };
         let sum = sums.entry(grant.connection).or_default();
-        sum.packets_out += stats.packets_out;
-        sum.bytes_out += stats.bytes_out;
-        sum.packets_in += stats.packets_in;
-        sum.bytes_in += stats.bytes_in;
-        sum.flows += stats.flows;
-        sum.last_ns = sum.last_ns.max(stats.last_ns);
+        sum.add(stats);
     }
     sums
 }
 
 /// Grants with statistics that are grants no more: their ids never come back, and the map has an end.
-pub fn leftovers(compiled: &Compiled, grants: &BTreeMap<u32, GrantStats>) -> BTreeSet<u32> {
+pub fn leftovers(compiled: &Compiled, grants: &Ledger) -> BTreeSet<u32> {
     let live: BTreeSet<u32> =
         compiled.pods.values().flat_map(|pod| pod.grants.values()).map(|grant| grant.id).collect();
     grants.keys().filter(|id| !live.contains(id)).copied().collect()
@@ -50,6 +92,15 @@ mod tests {
 
     use super::*;
     use crate::datapath::Tables;
+
+    #[test]
+    fn no_account_goes_back_and_none_outlives_its_grant() {
+        let account = |packets_out, flows| GrantStats { packets_out, flows, ..GrantStats::default() };
+        let before = Ledger::from([(1, account(9, 1)), (2, account(5, 1)), (3, account(1, 1))]);
+        let read = Ledger::from([(1, account(4, 2)), (2, account(7, 1)), (4, account(2, 1))]);
+        let expected = Ledger::from([(1, account(9, 2)), (2, account(7, 1)), (4, account(2, 1))]);
+        assert_eq!(onward(&before, read), expected);
+    }
 
     #[test]
     fn statistics_outlive_no_grant() {

@@ -3,6 +3,7 @@
 //! Everything is pinned below one directory (`maps`, `progs`, `links`), so that it outlives the process: a restart
 //! adopts the maps as they are and puts its own programs into the links that are there.
 
+mod accounts;
 mod attach;
 mod events;
 mod gateway;
@@ -30,6 +31,7 @@ use enforcer_common::{
 };
 
 pub use self::{
+    accounts::Accounts,
     attach::{AttachError, Attachment, Device, Holder, Hooks, Target, namespace_inode},
     events::Events,
     object::{Loan, ProgramCost, Unpinned, load_unpinned},

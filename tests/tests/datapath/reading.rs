@@ -62,7 +62,7 @@ fn a_refused_packet_is_an_event_and_a_count() {
     let counters = node.counters().unwrap();
     assert_eq!(counters.drops.get(&DropReason::UnknownWorkload), Some(&1));
     assert_eq!((counters.allowed, counters.events_lost), (0, 0));
-    assert!(node.grant_stats().unwrap().is_empty());
+    assert!(node.accounts().unwrap().read().unwrap().is_empty());
     assert!(node.flows().unwrap().is_empty());
     assert!(node.take_events().unwrap().is_none());
 }

@@ -57,7 +57,7 @@ fn a_granted_packet_is_redirected_and_opens_a_flow() {
             let flow = flow(&mut kernel, &family, protocol).expect("a flow");
             let bytes = (frame.len() - 14) as u64;
             assert_eq!(flow.workload_address.ip(), family.inside);
-            assert_eq!((flow.workload, flow.ifindex, flow.tunnel), (WORKLOAD, 1, SLOT));
+            assert_eq!((flow.workload, flow.ifindex, u32::from(flow.tunnel)), (WORKLOAD, 1, SLOT));
             assert_eq!((flow.packets_out, flow.bytes_out, flow.packets_in), (1, bytes, 0));
             let state = if protocol == TCP { FlowState::HalfOpen } else { FlowState::Udp };
             assert_eq!(flow.state, state as u8);
@@ -192,7 +192,7 @@ fn flows_go_only_to_gateways_that_acknowledged_and_answer() {
             let mut key = family.key(TCP);
             key.client_port = enforcer_common::Port::new(port);
             let flow: enforcer_common::flow::Flow = kernel.get(name::FLOWS, &key).expect("a flow");
-            slots.push(flow.tunnel);
+            slots.push(u32::from(flow.tunnel));
             kernel.remove::<_, enforcer_common::flow::Flow>(name::FLOWS, &key);
             kernel.remove::<u32, u32>(name::FLOW_COUNTS, &WORKLOAD);
         }

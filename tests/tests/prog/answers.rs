@@ -226,7 +226,8 @@ fn a_connection_goes_on_through_another_gateway_only_from_its_beginning() {
         }
         for (packet, protocol) in [(family.out(SYN), TCP), (datagram, UDP)] {
             assert_eq!(kernel.run("from_pod", &packet.frame()).bytes, packet.frame());
-            assert_eq!(flow(&mut kernel, &family, protocol).expect("a flow").tunnel, SLOT + 1);
+            let tunnel = flow(&mut kernel, &family, protocol).expect("a flow").tunnel;
+            assert_eq!(u32::from(tunnel), SLOT + 1);
         }
     }
 }

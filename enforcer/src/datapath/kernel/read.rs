@@ -9,11 +9,7 @@ use enforcer_common::{
     verdict::DropReason,
 };
 
-use super::{
-    Kernel, OpenError,
-    object::program_info,
-    table::{collect, io_error},
-};
+use super::{Kernel, OpenError, object::program_info, table::io_error};
 use crate::datapath::{DatapathError, program::Program};
 
 /// Maps that only the kernel writes.
@@ -99,19 +95,6 @@ impl Kernel {
         })
     }
 
-    /// Statistics of every grant that ever passed a packet, by the grant's id.
-    pub fn grant_stats(&self) -> Result<BTreeMap<u32, GrantStats>, DatapathError> {
-        let capacity = enforcer_common::maps::size::GRANT_STATS;
-        let entries = self.readers.grant_stats.iter();
-        let summed = entries.map(|entry| entry.map(|(id, values)| (id, sum(&values))));
-        collect(capacity, summed).map_err(|error| DatapathError::Map {
-            map: name::GRANT_STATS,
-            action: "read",
-            entry: "its entries".to_owned(),
-            source: io_error(error),
-        })
-    }
-
     /// Drops the statistics of a grant that is no more; its last values have been read.
     pub fn forget_grant_stats(&mut self, id: u32) -> Result<(), DatapathError> {
         match self.readers.grant_stats.remove(&id).map_err(io_error) {
@@ -144,15 +127,4 @@ impl Kernel {
         })
         .collect()
     }
-}
-
-fn sum(values: &PerCpuValues<GrantStats>) -> GrantStats {
-    values.iter().fold(GrantStats::default(), |total, value| GrantStats {
-        packets_out: total.packets_out + value.packets_out,
-        bytes_out: total.bytes_out + value.bytes_out,
-        packets_in: total.packets_in + value.packets_in,
-        bytes_in: total.bytes_in + value.bytes_in,
-        flows: total.flows + value.flows,
-        last_ns: total.last_ns.max(value.last_ns),
-    })
 }

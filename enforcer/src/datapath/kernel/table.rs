@@ -161,6 +161,12 @@ impl<K: Pod + Ord + Debug, V: Pod + Debug> Hash<K, V> {
         collect(self.info.capacity, self.map.iter()).map_err(|error| self.info.unreadable(error))
     }
 
+    /// Values as they come, as many as [`collect`] would take.
+    pub fn values(&self) -> impl Iterator<Item = Result<V, DatapathError>> {
+        let entries = self.map.iter().take(2 * self.info.capacity as usize);
+        entries.map(|entry| entry.map(|(_, value)| value).map_err(|error| self.info.unreadable(error)))
+    }
+
     pub fn pressure_of(&self, entries: usize) -> MapPressure {
         let entries = u32::try_from(entries).unwrap_or(u32::MAX);
         MapPressure { map: self.info.map, entries, capacity: self.info.capacity }
