@@ -122,6 +122,8 @@ pub enum OpenError {
 /// What node and gateway have in common: programs, links, events and counters.
 pub struct Kernel {
     pins: pins::Pins,
+    links: attach::Shelf,
+    filters: attach::Shelf,
     role: Role,
     hooks: Hooks,
     ebpf: Ebpf,

@@ -7,6 +7,7 @@
 mod filters;
 mod links;
 mod pin_name;
+mod shelf;
 
 use std::{
     fs::{self, File},
@@ -15,7 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Kernel, sys};
+pub(super) use shelf::Shelf;
+
+use super::{Kernel, OpenError, pins::Pins, sys};
 use crate::datapath::program::{Place, Program};
 
 /// How programs come to devices.
@@ -125,7 +128,8 @@ impl Kernel {
         };
         let other_way =
             |held: &Attachment| matches!(held.holder, Holder::Link(_)) != (self.hooks == Hooks::Tcx);
-        let others: Vec<_> = self.pinned(on_hook)?.into_iter().map(|held| held.0).filter(other_way).collect();
+        let others = self.pinned(Some(&target), on_hook)?;
+        let others: Vec<_> = others.into_iter().map(|held| held.0).filter(other_way).collect();
         others.iter().try_for_each(|other| self.detach_attachment(other))
     }
 
@@ -138,7 +142,8 @@ impl Kernel {
             Err(error) => return Err(failed(program, "detach", format!("device {}", device.name), error)),
         };
         let target = Target::Device { netns, ifindex: device.ifindex, name: device.name.clone() };
-        for (old, gone) in self.pinned(|old, of| old == program && same_target(of, &target))? {
+        let on_device = |old: Program, of: &Target| old == program && same_target(of, &target);
+        for (old, gone) in self.pinned(Some(&target), on_device)? {
             if !gone {
                 self.detach_attachment(&old)?;
             }
@@ -152,7 +157,17 @@ impl Kernel {
             Holder::Link(_) => links::unpin(&attachment.path),
             Holder::Filter(netns) => filters::unpin(attachment, netns.as_deref()),
         };
-        result.map_err(|source| failed(attachment.program, "detach", attachment.target.to_string(), source))
+        result
+            .map_err(|source| failed(attachment.program, "detach", attachment.target.to_string(), source))?;
+        self.shelf_of(&attachment.holder).take(&attachment.path);
+        Ok(())
+    }
+
+    const fn shelf_of(&mut self, holder: &Holder) -> &mut Shelf {
+        match holder {
+            Holder::Link(_) => &mut self.links,
+            Holder::Filter(_) => &mut self.filters,
+        }
     }
 
     /// Attaches the socket programs to a cgroup, and takes them off any other they were attached to.
@@ -178,6 +193,7 @@ impl Kernel {
                 sys::attach_cgroup(fd, cgroup.as_fd(), program.attach_type()).map_err(failed("attach"))?;
             let path = self.pins.links().join(pin_name::of_link(program, &target));
             sys::pin(link.as_fd(), &path).map_err(failed("attach"))?;
+            self.links.put(path);
         }
         for old in before.iter().filter(|old| old.program == program && old.target != target) {
             self.detach_attachment(old)?;
@@ -188,14 +204,14 @@ impl Kernel {
     /// What is pinned and still attached to something.
     pub fn attachments(&self) -> Result<Vec<Attachment>, AttachError> {
         let mut attachments: Vec<_> =
-            self.pinned(|_, _| true)?.into_iter().filter(|held| !held.1).map(|held| held.0).collect();
+            self.pinned(None, |_, _| true)?.into_iter().filter(|held| !held.1).map(|held| held.0).collect();
         attachments.sort();
         Ok(attachments)
     }
 
     /// Removes the pins of what was attached to a device or cgroup that is gone.
     pub fn collect_links(&mut self) -> Result<(), AttachError> {
-        for (attachment, gone) in self.pinned(|_, _| true)? {
+        for (attachment, gone) in self.pinned(None, |_, _| true)? {
             if gone {
                 self.detach_attachment(&attachment)?;
             }
@@ -205,7 +221,7 @@ impl Kernel {
 
     /// After a restart: collects what is gone and puts this build's programs into the rest.
     pub(super) fn adopt_links(&mut self) -> Result<(), AttachError> {
-        for (attachment, gone) in self.pinned(|_, _| true)? {
+        for (attachment, gone) in self.pinned(None, |_, _| true)? {
             if gone {
                 self.detach_attachment(&attachment)?;
                 continue;
@@ -234,17 +250,39 @@ impl Kernel {
         }
     }
 
-    /// Pins of this role that are `wanted`, and whether what they were attached to is gone. The others are not looked
-    /// at: there are hundreds.
+    /// Pins of this role that are `wanted`, and whether what they were attached to is gone; those for one device where
+    /// there is a `target`, because there are thousands.
     fn pinned(
         &self,
+        target: Option<&Target>,
         wanted: impl Fn(Program, &Target) -> bool,
     ) -> Result<Vec<(Attachment, bool)>, AttachError> {
         let own = |program: Program, target: &Target| program.role() == self.role && wanted(program, target);
-        let mut pinned = links::pinned(&self.pins.links(), &own)?;
-        pinned.extend(filters::pinned(&self.pins.filters(), &own)?);
+        let mut pinned = links::pinned(on(&self.links, &self.pins.links(), target)?, &own)?;
+        pinned.extend(filters::pinned(on(&self.filters, &self.pins.filters(), target)?, &own)?);
         Ok(pinned)
     }
+}
+
+/// What earlier processes have left in both directories.
+pub(super) fn shelves(pins: &Pins) -> Result<(Shelf, Shelf), OpenError> {
+    let read = |directory: PathBuf, target_of| {
+        Shelf::read(directory.clone(), target_of)
+            .map_err(|source| OpenError::Directory { path: directory, source })
+    };
+    Ok((read(pins.links(), pin_name::target_of_link)?, read(pins.filters(), pin_name::target_of_filter)?))
+}
+
+/// The pins on a shelf, for one device where there is a `target`.
+fn on(shelf: &Shelf, directory: &Path, target: Option<&Target>) -> Result<Vec<PathBuf>, AttachError> {
+    match target {
+        Some(target) => Ok(shelf.of(target)),
+        None => shelf.all().map_err(|source| unreadable(directory, source)),
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> AttachError {
+    AttachError::Directory { path: path.to_owned(), source }
 }
 
 impl Attachment {

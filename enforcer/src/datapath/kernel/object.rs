@@ -15,7 +15,7 @@ use aya_obj::generated::bpf_map_type;
 use enforcer_common::maps::name;
 
 use super::{
-    Hooks, Kernel, OpenError, Options,
+    Hooks, Kernel, OpenError, Options, attach,
     pins::{Pins, Shape, pin_over},
     read, sys,
     verifier::{self, Verified, VerifierError},
@@ -40,7 +40,8 @@ impl Kernel {
         }
         let readers = read::Readers::take(&mut ebpf)?;
         let hooks = options.hooks.unwrap_or_else(Hooks::of_this_kernel);
-        Ok(Self { pins, role, hooks, ebpf, readers })
+        let (links, filters) = attach::shelves(&pins)?;
+        Ok(Self { pins, links, filters, role, hooks, ebpf, readers })
     }
 
     /// The loaded program.

@@ -6,11 +6,12 @@
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
     AttachError, Attachment, Device, Holder, Target, failed, namespace_inode, pin_name, same_target,
+    unreadable,
 };
 use crate::{
     datapath::{
@@ -26,7 +27,7 @@ const NAME: &str = "enforcer";
 
 impl Kernel {
     pub(super) fn attach_filter(
-        &self,
+        &mut self,
         program: Program,
         device: &Device,
         target: &Target,
@@ -37,11 +38,13 @@ impl Kernel {
         let fd = self.program_fd(program)?.as_fd();
         let path = self.pins.filters().join(pin_name::of_filter(program, target, netns));
         put(program, netns, device.ifindex, fd, &path).map_err(failed("attach"))?;
+        self.filters.put(path.clone());
         // The pins of what was on the hook before, or on a device that had this index before.
         let on_hook = |old: Program, of: &Target| old.hook() == program.hook() && same_target(of, target);
-        for (old, _) in pinned(&self.pins.filters(), &on_hook)? {
+        for (old, _) in pinned(self.filters.of(target), &on_hook)? {
             if old.path != path {
                 fs::remove_file(&old.path).map_err(failed("replace"))?;
+                self.filters.take(&old.path);
             }
         }
         Ok(())
@@ -85,15 +88,14 @@ fn filter_now(attachment: &Attachment, path: Option<&Path>) -> io::Result<Option
     Ok(filters.into_iter().find(|filter| filter.name == NAME))
 }
 
-/// Programs that are pinned in this directory, and whether their filters are gone.
+/// Those of these pinned programs that are wanted, and whether their filters are gone.
 pub fn pinned(
-    directory: &Path,
+    paths: Vec<PathBuf>,
     wanted: &dyn Fn(Program, &Target) -> bool,
 ) -> Result<Vec<(Attachment, bool)>, AttachError> {
-    let failed = |source| AttachError::Directory { path: directory.to_owned(), source };
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for path in paths {
+        let failed = |source| unreadable(&path, source);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some((program, target, netns)) = pin_name::parse_filter(&name) else {
             tracing::warn!(pin = %path.display(), "a pinned program that this build does not know stays");
@@ -105,7 +107,8 @@ pub fn pinned(
         let program_id = program_id(&path).map_err(failed)?;
         let holder = Holder::Filter(netns.clone());
         let attachment = Attachment { program, target, holder, program_id, path };
-        let now = filter_now(&attachment, netns.as_deref()).map_err(failed)?;
+        let now = filter_now(&attachment, netns.as_deref())
+            .map_err(|source| unreadable(&attachment.path, source))?;
         found.push((attachment, now.is_none_or(|filter| filter.program_id != program_id)));
     }
     Ok(found)

@@ -1,8 +1,12 @@
 //! Programs in links: of tcx for devices, of cgroups.
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
-use super::{AttachError, Attachment, Device, Holder, Target, failed, pin_name, same_target};
+use super::{AttachError, Attachment, Device, Holder, Target, failed, pin_name, same_target, unreadable};
 use crate::{
     datapath::{
         kernel::{
@@ -16,7 +20,7 @@ use crate::{
 
 impl Kernel {
     pub(super) fn attach_link(
-        &self,
+        &mut self,
         program: Program,
         device: &Device,
         target: &Target,
@@ -32,12 +36,13 @@ impl Kernel {
         let on_hook = |old: Program, of: &Target| {
             old.role() == self.role && old.attach_type() == attach_type && same_target(of, target)
         };
-        let pinned = pinned(&self.pins.links(), &on_hook)?.into_iter().map(|held| held.0);
+        let pinned = pinned(self.links.of(target), &on_hook)?.into_iter().map(|held| held.0);
         let (mut here, gone): (Vec<_>, Vec<_>) =
             pinned.partition(|old| matches!(old.holder, Holder::Link(id) if links.contains(&id)));
         // A pin of a device that went away or was moved, and whose index is this one's now.
         for old in gone {
             unpin(&old.path).map_err(failed("detach"))?;
+            self.links.take(&old.path);
         }
         here.sort_by_key(|old| old.program != program);
         let mut here = here.into_iter();
@@ -46,15 +51,23 @@ impl Kernel {
             // be sure that nobody walks the old list. The name first: an adopted pin gets the program of its name. It
             // may be that only the device's name is another.
             fs::rename(&old.path, &path).map_err(failed("replace"))?;
+            self.links.take(&old.path);
+            self.links.put(path.clone());
             self.replace(&Attachment { program, path, ..old }).map_err(failed("replace"))?;
-            return here.try_for_each(|more| unpin(&more.path)).map_err(failed("detach"));
+            for more in here {
+                unpin(&more.path).map_err(failed("detach"))?;
+                self.links.take(&more.path);
+            }
+            return Ok(());
         }
         let fd = self.program_fd(program)?.as_fd();
         let attach = || sys::attach_device(fd, device.ifindex, attach_type);
         let link = netns::run_in_or_here(device.netns.as_deref(), attach)
             .and_then(|result| result)
             .map_err(failed("attach"))?;
-        sys::pin(link.as_fd(), &path).map_err(failed("attach"))
+        sys::pin(link.as_fd(), &path).map_err(failed("attach"))?;
+        self.links.put(path);
+        Ok(())
     }
 }
 
@@ -72,15 +85,14 @@ pub fn unpin(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Links in this directory, and whether what they were attached to is gone.
+/// Those of these links that are wanted, and whether what they were attached to is gone.
 pub fn pinned(
-    directory: &Path,
+    paths: Vec<PathBuf>,
     wanted: &dyn Fn(Program, &Target) -> bool,
 ) -> Result<Vec<(Attachment, bool)>, AttachError> {
-    let failed = |source| AttachError::Directory { path: directory.to_owned(), source };
     let mut links = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for path in paths {
+        let failed = |source| unreadable(&path, source);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let Some((program, target)) = pin_name::parse_link(&name) else {
             tracing::warn!(pin = %path.display(), "a pinned link that this build does not know stays");

@@ -30,6 +30,16 @@ pub fn parse_link(name: &str) -> Option<(Program, Target)> {
     Some((program, target))
 }
 
+/// What the pin of a link is for.
+pub fn target_of_link(name: &str) -> Option<Target> {
+    Some(parse_link(name)?.1)
+}
+
+/// What the pin of a filter is for.
+pub fn target_of_filter(name: &str) -> Option<Target> {
+    Some(parse_filter(name)?.1)
+}
+
 /// Of a program on a device in the namespace at this path; `None`: the role's own.
 pub fn of_filter(program: Program, target: &Target, netns: Option<&Path>) -> String {
     let netns = netns.map(|netns| escape(&netns.to_string_lossy())).unwrap_or_default();
