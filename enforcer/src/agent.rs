@@ -61,8 +61,10 @@ pub use prepare::prepare;
 
 /// Between two looks at the clock, counters and tunnels.
 const TICK: Duration = Duration::from_secs(1);
-/// A view costs as much as a cycle: many changes share one.
+/// A view costs as much as a cycle: many changes share one, and the more it costs the fewer there are.
 const VIEW_EVERY: Duration = Duration::from_millis(50);
+/// Most of the loop's time that goes into views: one part of so many.
+const VIEW_SHARE: u32 = 10;
 /// Lines that a slow `monitor` may be behind.
 const MONITOR_BACKLOG: usize = 4096;
 
@@ -97,7 +99,8 @@ pub(crate) struct Agent {
     /// Devices, routes and tunnels are to be compared with the objects.
     look_around: bool,
     ticks: u64,
-    viewed: Instant,
+    /// No view before.
+    view_due: Instant,
     boot_unix_ns: i128,
     /// Grants that ended before this moment have been dealt with.
     expired_until: u64,
@@ -181,7 +184,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         guarded: false,
         look_around: true,
         ticks: 0,
-        viewed: Instant::now(),
+        view_due: Instant::now(),
         boot_unix_ns: boot_unix_ns(),
         expired_until: boot_ns(),
         pressure: Value::Null,
@@ -257,11 +260,12 @@ impl Agent {
             self.take_objects(&mut inputs);
             let retry = self.cycle().await;
             let mut wait = retry.unwrap_or(cycle::NEVER);
-            let rest = VIEW_EVERY.saturating_sub(self.viewed.elapsed());
+            let rest = self.view_due.saturating_duration_since(Instant::now());
             if rest.is_zero() {
+                let begun = Instant::now();
                 let view = view::view(self);
                 self.view.send_replace(view);
-                self.viewed = Instant::now();
+                self.view_due = Instant::now() + VIEW_EVERY.max(begun.elapsed() * VIEW_SHARE);
             } else {
                 wait = wait.min(rest);
             }
@@ -287,10 +291,11 @@ impl Agent {
             let resolved = crate::resolve::resolve(&self.snapshot, state);
             if *self.resolved != resolved {
                 self.resolved = Arc::new(resolved);
+                // Pods alone change nothing about devices, routes and tunnels.
+                self.look_around = true;
             }
             self.node = self.resolved.nodes.get(&self.args.node).cloned().or_else(|| self.node.take());
         }
-        self.look_around = true;
         self.update_pods();
     }
 

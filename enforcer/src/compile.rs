@@ -187,10 +187,10 @@ impl Compiled {
 
     /// The part of both that differs, as two tables for `plan`: grants that are the same are in neither.
     pub fn difference(&self, then: &Self) -> (Tables, Tables) {
-        let (mut have, mut want) = if self.node == then.node {
+        let (mut have, mut want) = if Arc::ptr_eq(&self.node, &then.node) {
             (Tables::default(), Tables::default())
         } else {
-            (Tables::clone(&self.node), Tables::clone(&then.node))
+            self.node.difference(&then.node)
         };
         let none = GrantTable::default();
         for (id, pod) in &self.pods {

@@ -10,7 +10,7 @@ pub mod kernel;
 pub mod load;
 pub mod program;
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use enforcer_common::{
     Addr,
@@ -39,6 +39,48 @@ pub struct Tables {
     pub netns: BTreeMap<u64, Workload>,
     /// Key: cgroup id.
     pub cgroups: BTreeMap<u64, Workload>,
+}
+
+impl Tables {
+    /// The part of both that differs. A change of one pod among thousands leaves little of either.
+    pub fn difference(&self, then: &Self) -> (Self, Self) {
+        let (mut have, mut want) = (Self::default(), Self::default());
+        if self.config != then.config {
+            (have.config, want.config) = (self.config, then.config);
+        }
+        differ((&self.guard, &then.guard), (&mut have.guard, &mut want.guard));
+        differ((&self.tunnels, &then.tunnels), (&mut have.tunnels, &mut want.tunnels));
+        differ((&self.endpoints, &then.endpoints), (&mut have.endpoints, &mut want.endpoints));
+        differ((&self.destinations, &then.destinations), (&mut have.destinations, &mut want.destinations));
+        differ((&self.grants, &then.grants), (&mut have.grants, &mut want.grants));
+        differ((&self.places, &then.places), (&mut have.places, &mut want.places));
+        differ((&self.wire, &then.wire), (&mut have.wire, &mut want.wire));
+        differ((&self.netns, &then.netns), (&mut have.netns, &mut want.netns));
+        differ((&self.cgroups, &then.cgroups), (&mut have.cgroups, &mut want.cgroups));
+        (have, want)
+    }
+}
+
+/// Puts what only one of two maps says into that one's part. Both are walked through side by side.
+fn differ<K: Copy + Ord, V: Copy + PartialEq>(
+    (one, other): (&BTreeMap<K, V>, &BTreeMap<K, V>),
+    (only_one, only_other): (&mut BTreeMap<K, V>, &mut BTreeMap<K, V>),
+) {
+    let (mut left, mut right) = (one.iter().peekable(), other.iter().peekable());
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let one = if order == Ordering::Greater { None } else { left.next() };
+        let other = if order == Ordering::Less { None } else { right.next() };
+        if one != other {
+            only_one.extend(one);
+            only_other.extend(other);
+        }
+    }
 }
 
 /// One change of one entry. Setting what is there and removing what is not are both fine.

@@ -26,6 +26,8 @@ use crate::{
 struct Client {
     addresses: (IpAddr, IpAddr),
     bindings: watch::Sender<Bindings>,
+    /// What was compiled when `bindings` was filled. Key: uid. The same one again says the same.
+    compiled: BTreeMap<String, Arc<Binding>>,
     connected: bool,
     task: Task,
 }
@@ -90,7 +92,13 @@ impl Announced {
             let config =
                 ClientConfig::new(Some(self.netns.clone()), own, *address, name.clone(), node.name.clone());
             let task = Task::Waiting(config);
-            let client = Client { addresses: (own, *address), bindings, connected: false, task };
+            let client = Client {
+                addresses: (own, *address),
+                bindings,
+                compiled: BTreeMap::new(),
+                connected: false,
+                task,
+            };
             self.clients.insert(name.clone(), client);
         }
     }
@@ -100,11 +108,8 @@ impl Announced {
         let none = BTreeMap::new();
         for (name, client) in &mut self.clients {
             let wanted = compiled.bindings.get(name).unwrap_or(&none);
-            let current = Arc::clone(&client.bindings.borrow());
-            let same = |(uid, binding): (&String, &Arc<Binding>)| {
-                current.get(uid).is_some_and(|current| same_content(current, binding))
-            };
-            if wanted.len() != current.len() || !wanted.iter().all(same) {
+            if !same_bindings(wanted, &client.compiled) {
+                let current = Arc::clone(&client.bindings.borrow());
                 let mut next = BTreeMap::new();
                 // What was acknowledged of a binding that is taken back says nothing about the next one.
                 for uid in current.keys().filter(|uid| !wanted.contains_key(*uid)) {
@@ -113,14 +118,21 @@ impl Announced {
                     }
                 }
                 for (uid, binding) in wanted {
-                    self.told.entry(uid.clone()).or_default().insert(name.clone());
-                    let kept = current.get(uid).filter(|current| same_content(current, binding));
+                    if !self.told.get(uid).is_some_and(|gateways| gateways.contains(name)) {
+                        self.told.entry(uid.clone()).or_default().insert(name.clone());
+                    }
+                    let kept = current.get(uid).filter(|current| {
+                        let before = client.compiled.get(uid);
+                        before.is_some_and(|before| Arc::ptr_eq(before, binding))
+                            || same_content(current, binding)
+                    });
                     let binding = kept.cloned().unwrap_or_else(|| {
                         self.generation += 1;
-                        Binding { generation: self.generation, ..Binding::clone(binding) }
+                        Arc::new(Binding { generation: self.generation, ..Binding::clone(binding) })
                     });
                     next.insert(uid.clone(), binding);
                 }
+                client.compiled.clone_from(wanted);
                 client.bindings.send_replace(Arc::new(next));
             }
             if let Task::Waiting(config) = &client.task {
@@ -198,8 +210,19 @@ impl Announced {
     }
 }
 
-fn same_content(a: &Binding, b: &Binding) -> bool {
-    Binding { generation: 0, ..a.clone() } == Binding { generation: 0, ..b.clone() }
+/// Whether nothing was compiled anew.
+fn same_bindings(one: &BTreeMap<String, Arc<Binding>>, other: &BTreeMap<String, Arc<Binding>>) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(one.1, other.1))
+}
+
+fn same_content(one: &Binding, other: &Binding) -> bool {
+    let Binding { uid, generation: _, v4, v6, cluster, namespace, namespace_labels, pod, labels } = one;
+    let same_names =
+        (uid, cluster, namespace, pod) == (&other.uid, &other.cluster, &other.namespace, &other.pod);
+    same_names
+        && (v4, v6) == (&other.v4, &other.v6)
+        && (namespace_labels, labels) == (&other.namespace_labels, &other.labels)
 }
 
 #[cfg(test)]

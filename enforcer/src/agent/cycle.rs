@@ -78,7 +78,7 @@ impl Agent {
         let host = Netlink::open(None)?;
         let mut mtus = BTreeMap::new();
         for (name, gateway) in &self.resolved.gateways {
-            mtus.insert(name.clone(), tunnels::mtu(&host, gateway).await);
+            mtus.insert(name.clone(), tunnels::mtu(&host, &self.devices.links, gateway).await);
         }
         let setup = Setup {
             node: node.clone(),

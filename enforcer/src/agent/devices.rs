@@ -151,9 +151,10 @@ impl Devices {
             _ => Part::Wire,
         };
         let links = self.links.values().filter(|link| !link.loopback);
-        let wanted = links
-            .map(|link| (Device { netns: None, name: link.name.clone(), ifindex: link.ifindex }, part(link)))
-            .filter(|(device, part)| self.parts.get(&device.ifindex) != Some(part));
+        let wanted = links.map(|link| (link, part(link)));
+        let wanted = wanted.filter(|(link, part)| self.parts.get(&link.ifindex) != Some(part));
+        let device = |link: &Link| Device { netns: None, name: link.name.clone(), ifindex: link.ifindex };
+        let wanted = wanted.map(|(link, part)| (device(link), part));
         let (others, mut fresh): (Vec<_>, Vec<_>) =
             wanted.partition(|(device, _)| self.parts.contains_key(&device.ifindex));
         // Behind a pod's device somebody waits.

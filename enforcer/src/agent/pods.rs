@@ -88,6 +88,8 @@ impl SightError {
 
 struct Entry {
     pod: Arc<Pod>,
+    /// What `pod` was made of.
+    object: Arc<Object>,
     home: Home,
     /// Addresses that the object promises.
     promised: Vec<IpAddr>,
@@ -138,6 +140,8 @@ impl Pods {
             self.look_at_once(&uids);
         }
         let mut gone: BTreeSet<String> = self.entries.keys().cloned().collect();
+        // Pods of one namespace stand beside each other.
+        let mut namespace = ("", namespace_labels(snapshot, ""));
         for (key, object) in &snapshot.objects {
             let Spec::Pod(spec, status) = &object.spec else { continue };
             if !names.contains(&spec.node_name) || matches!(status.phase.as_str(), "Succeeded" | "Failed") {
@@ -145,8 +149,16 @@ impl Pods {
             }
             let uid = uid_of(key, object);
             gone.remove(&uid);
-            let promised = status.pod_ips.iter().map(|ip| ip.ip.to_canonical()).collect();
-            self.take_over(&uid, key, object, namespace_labels(snapshot, &key.namespace), promised);
+            if namespace.0 != key.namespace {
+                namespace = (&key.namespace, namespace_labels(snapshot, &key.namespace));
+            }
+            let known = self.entries.get(&uid).is_some_and(|entry| {
+                Arc::ptr_eq(&entry.object, object) && entry.pod.namespace_labels == namespace.1
+            });
+            if !known {
+                let promised = status.pod_ips.iter().map(|ip| ip.ip.to_canonical()).collect();
+                self.take_over(&uid, key, object, namespace.1.clone(), promised);
+            }
         }
         for uid in gone {
             if let Some(entry) = self.entries.remove(&uid) {
@@ -164,7 +176,7 @@ impl Pods {
         &mut self,
         uid: &str,
         key: &ObjectKey,
-        object: &Object,
+        object: &Arc<Object>,
         namespace_labels: Labels,
         promised: Vec<IpAddr>,
     ) {
@@ -185,6 +197,7 @@ impl Pods {
             if *entry.pod != pod {
                 entry.pod = Arc::new(pod);
             }
+            entry.object = Arc::clone(object);
             entry.promised = promised;
             if !new_promise {
                 return;
@@ -192,6 +205,7 @@ impl Pods {
         } else {
             let entry = Entry {
                 pod: Arc::new(pod),
+                object: Arc::clone(object),
                 home,
                 promised,
                 sight: None,

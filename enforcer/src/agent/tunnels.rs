@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     compile::{Ledger, TunnelDevice, TunnelEnd},
+    netlink::Link,
     resolve::{Gateway, Resolved},
     tunnel::{self, DeviceConfig, DeviceStatus, KEEPALIVE, Mode, PeerConfig, TunnelError, blocking},
 };
@@ -312,15 +313,11 @@ pub async fn remove(common: &Common, device: String) -> Result<(), TunnelError> 
 }
 
 /// MTU of a tunnel: what the gateway says, or less where the way to its endpoint is narrower by WireGuard's 80 bytes.
-pub async fn mtu(host: &crate::netlink::Netlink, gateway: &Gateway) -> u32 {
+/// `links` are the host's devices: with thousands of pods the kernel is not asked for all of them at every look.
+pub async fn mtu(host: &crate::netlink::Netlink, links: &BTreeMap<u32, Link>, gateway: &Gateway) -> u32 {
     let Some(endpoint) = gateway.endpoints.first() else { return gateway.mtu };
     let Ok(Some(route)) = host.route_to(endpoint.ip()).await else { return gateway.mtu };
-    let device = match route.mtu {
-        Some(mtu) => Some(mtu),
-        None => host.links().await.ok().and_then(|links| {
-            links.into_iter().find(|link| link.ifindex == route.ifindex).map(|link| link.mtu)
-        }),
-    };
+    let device = route.mtu.or_else(|| links.get(&route.ifindex).map(|link| link.mtu));
     device.map_or(gateway.mtu, |mtu| gateway.mtu.min(mtu.saturating_sub(80)))
 }
 

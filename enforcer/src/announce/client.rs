@@ -27,7 +27,7 @@ use super::{
 };
 
 /// All bindings of the node by uid, as they should be announced.
-pub type Bindings = Arc<BTreeMap<String, Binding>>;
+pub type Bindings = Arc<BTreeMap<String, Arc<Binding>>>;
 
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -236,7 +236,7 @@ impl Client {
         self.note_removals(&next);
         self.announced = next;
         self.snapshots += 1;
-        let bindings = self.announced.values().cloned().collect();
+        let bindings = self.announced.values().map(|binding| Binding::clone(binding)).collect();
         let snapshot = Request::Snapshot { generation: self.snapshots, bindings };
         std::iter::once(snapshot)
             .chain(self.leaving.iter().map(|uid| Request::Remove { uid: uid.clone() }))
@@ -252,7 +252,7 @@ impl Client {
         requests
     }
 
-    fn note_removals(&mut self, next: &BTreeMap<String, Binding>) {
+    fn note_removals(&mut self, next: &BTreeMap<String, Arc<Binding>>) {
         let removed = self.announced.keys().filter(|uid| !next.contains_key(*uid)).cloned();
         self.leaving.extend(removed);
         self.leaving.retain(|uid| !next.contains_key(uid));
@@ -281,12 +281,12 @@ impl Client {
     }
 }
 
-fn diff(before: &BTreeMap<String, Binding>, after: &BTreeMap<String, Binding>) -> Vec<Request> {
+fn diff(before: &BTreeMap<String, Arc<Binding>>, after: &BTreeMap<String, Arc<Binding>>) -> Vec<Request> {
     let removed = before.keys().filter(|uid| !after.contains_key(*uid));
     let changed = after.iter().filter(|(uid, binding)| before.get(*uid) != Some(binding));
     removed
         .map(|uid| Request::Remove { uid: uid.clone() })
-        .chain(changed.map(|(_, binding)| Request::Upsert { binding: binding.clone() }))
+        .chain(changed.map(|(_, binding)| Request::Upsert { binding: Binding::clone(binding) }))
         .collect()
 }
 
@@ -301,8 +301,9 @@ fn error_chain(error: &AnnounceError) -> String {
 mod tests {
     use super::*;
 
-    fn bindings(generations: &[(&str, u64)]) -> BTreeMap<String, Binding> {
-        let binding = |uid: &str, generation| Binding { uid: uid.into(), generation, ..Binding::default() };
+    fn bindings(generations: &[(&str, u64)]) -> BTreeMap<String, Arc<Binding>> {
+        let binding =
+            |uid: &str, generation| Arc::new(Binding { uid: uid.into(), generation, ..Binding::default() });
         generations.iter().map(|(uid, generation)| ((*uid).to_owned(), binding(uid, *generation))).collect()
     }
 
@@ -314,8 +315,8 @@ mod tests {
             diff(&before, &after),
             [
                 Request::Remove { uid: "gone".into() },
-                Request::Upsert { binding: after["added"].clone() },
-                Request::Upsert { binding: after["changed"].clone() },
+                Request::Upsert { binding: Binding::clone(&after["added"]) },
+                Request::Upsert { binding: Binding::clone(&after["changed"]) },
             ]
         );
         assert_eq!(diff(&after, &after), []);

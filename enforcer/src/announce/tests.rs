@@ -91,7 +91,7 @@ impl Node {
 }
 
 fn of(uids: &[&str]) -> Bindings {
-    let binding = |uid: &str| Binding { uid: uid.into(), generation: 1, ..Binding::default() };
+    let binding = |uid: &str| Arc::new(Binding { uid: uid.into(), generation: 1, ..Binding::default() });
     Arc::new(uids.iter().map(|uid| ((*uid).to_owned(), binding(uid))).collect())
 }
 

@@ -64,9 +64,8 @@ impl<'a> Index<'a> {
     }
 
     /// Numbers of the connections that select the pod; the old set itself where it is still right.
-    pub(super) fn matches(&self, pod: &Pod, old: Option<&PodGrants>) -> Arc<BTreeSet<u32>> {
-        let known =
-            old.filter(|old| !self.all && old.pod.as_deref().is_some_and(|old| same_labels(old, pod)));
+    pub(super) fn matches(&self, pod: &Arc<Pod>, old: Option<&PodGrants>) -> Arc<BTreeSet<u32>> {
+        let known = old.filter(|old| !self.all && old.pod.as_ref().is_some_and(|old| same_labels(old, pod)));
         let Some(old) = known else {
             return Arc::new(
                 self.memo.ranks.keys().copied().filter(|number| self.selects(*number, pod)).collect(),
@@ -119,8 +118,9 @@ impl<'a> Index<'a> {
     }
 }
 
-fn same_labels(a: &Pod, b: &Pod) -> bool {
-    a.namespace == b.namespace && a.labels == b.labels && a.namespace_labels == b.namespace_labels
+fn same_labels(a: &Arc<Pod>, b: &Arc<Pod>) -> bool {
+    Arc::ptr_eq(a, b)
+        || a.namespace == b.namespace && a.labels == b.labels && a.namespace_labels == b.namespace_labels
 }
 
 /// Whether connections that both have stand in another order.

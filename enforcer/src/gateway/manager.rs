@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
@@ -111,6 +112,8 @@ pub struct Manager {
     pods: Pods,
     compiled: Compiled,
     ways: Ways,
+    /// What is never a backend here, as of the last look at the network.
+    own: BTreeSet<IpNet>,
     network: Option<TunnelNetwork>,
     attached: BTreeSet<(Program, u32, String)>,
     listening: Option<Listening>,
@@ -181,6 +184,7 @@ impl Manager {
             pods: Pods::default(),
             compiled: Compiled::default(),
             ways: Ways::default(),
+            own: BTreeSet::new(),
             network: None,
             attached: BTreeSet::new(),
             listening: None,
@@ -343,7 +347,12 @@ impl Manager {
         self.pods = Pods::of(&snapshot);
         // Without the controller's state there is no truth; what the kernel has stays.
         if let Some(state) = state {
-            self.resolved = Arc::new(resolve(&snapshot, &state));
+            let resolved = resolve(&snapshot, &state);
+            if *self.resolved != resolved {
+                self.resolved = Arc::new(resolved);
+                // Pods alone change nothing about devices, routes and tunnels.
+                self.network_due = true;
+            }
         }
     }
 

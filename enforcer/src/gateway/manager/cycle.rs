@@ -51,7 +51,6 @@ impl Manager {
         self.dirty = false;
         if self.objects_due {
             self.resolve_objects();
-            self.network_due = true;
         }
         self.problems.clear();
         match self.own_gateway() {
@@ -151,11 +150,13 @@ impl Manager {
 
     /// Finds the ways to the backends and puts the program on the devices they lead through.
     async fn backend_network(&mut self, gateway: &Gateway, tunnel: u32) -> Option<Allowed> {
-        let own = match network::own(&self.netlink, &self.resolved).await {
-            Ok(own) => own,
-            Err(error) => return self.failed("Programmed", "NoAddresses", &error),
-        };
-        let allowed = allowed::compile(&gateway.allowed_backends, &own);
+        if self.network_due {
+            match network::own(&self.netlink, &self.resolved).await {
+                Ok(own) => self.own = own,
+                Err(error) => return self.failed("Programmed", "NoAddresses", &error),
+            }
+        }
+        let allowed = allowed::compile(&gateway.allowed_backends, &self.own);
         if !allowed.problems.is_empty() {
             self.problems.insert("AllowedBackends", ("PartlyRefused", allowed.problems.join("; ")));
         }
