@@ -14,6 +14,7 @@ pub mod client;
 pub mod command;
 pub mod crowd;
 pub mod destination;
+pub mod granted;
 pub mod manifests;
 pub mod network;
 pub mod query;
@@ -113,6 +114,8 @@ pub struct Lab {
     pub processes: BTreeMap<String, Running>,
     /// More words for the command lines of roles. Key: name as of [`Role::name`].
     pub more: BTreeMap<&'static str, String>,
+    /// Roles are started from this binary; `None`: from the one that was built together with this one.
+    pub binary: Option<PathBuf>,
     keep: bool,
 }
 
@@ -127,6 +130,7 @@ impl Lab {
             network: Network::default(),
             processes: BTreeMap::new(),
             more: BTreeMap::new(),
+            binary: None,
             keep: false,
             id,
         };

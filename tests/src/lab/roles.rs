@@ -80,8 +80,8 @@ impl Lab {
     }
 
     pub fn start(&mut self, role: Role) -> Result<()> {
-        let mut command =
-            inside(&self.id.netns(role.part()), &self.id.tools(), &enforcer()?.to_string_lossy());
+        let binary = self.binary.clone().map_or_else(enforcer, Ok)?;
+        let mut command = inside(&self.id.netns(role.part()), &self.id.tools(), &binary.to_string_lossy());
         command
             .args(self.role_args(role))
             .env("RUST_LOG", env::var("RUST_LOG").unwrap_or_else(|_| "info".into()));
