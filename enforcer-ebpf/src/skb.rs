@@ -70,6 +70,13 @@ impl Skb {
         unsafe { (*self.raw).gso_size }
     }
 
+    /// Whether the device has taken a VLAN tag out of the frame.
+    #[inline(always)]
+    pub fn is_tagged(self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (*self.raw).vlan_present != 0 }
+    }
+
     /// Writes `value`. All offsets and pointers into the packet that the verifier knew are void after it; `Bytes`
     /// keeps none.
     #[inline(always)]

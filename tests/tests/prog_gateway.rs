@@ -14,5 +14,7 @@ mod reasons;
 mod traffic;
 #[path = "prog_gateway/translation.rs"]
 mod translation;
+#[path = "prog_gateway/tricks.rs"]
+mod tricks;
 #[path = "prog_gateway/world.rs"]
 mod world;

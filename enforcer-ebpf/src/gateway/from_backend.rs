@@ -25,7 +25,7 @@ use crate::{
     icmp::{self, Translated},
     mss,
     nat::{self, End},
-    packet::{self, Fragment, Layer, Packet, l4},
+    packet::{self, Fragment, Layer, Packet, eth, l4},
     skb::Skb,
 };
 
@@ -33,6 +33,10 @@ use crate::{
 pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     // What cannot be parsed belongs to no flow either, and there is nothing to guard here.
     let Ok(true) = parse(case.skb, case.packet, case.inner) else { return Ok(Action::Next) };
+    // A network of its own, whose backends answer on the device of its tag. The tunnel has no tags: it would get garbage.
+    if case.skb.is_tagged() || case.packet.l3 != eth::HEADER {
+        return Ok(Action::Next);
+    }
     let scratch = maps::scratch()?;
     if packet::icmp::is_error(case.packet) {
         return error(case, scratch);
