@@ -199,6 +199,8 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
 }
 
 fn common(args: &Args, run_dir: &Path) -> anyhow::Result<tunnels::Common> {
+    // Without it no connect is judged, and no other guard is attached either.
+    crate::cgroup::root(args.cgroup_root.as_deref())?;
     Ok(tunnels::Common {
         node: args.node.clone(),
         mode: args.tunnel,

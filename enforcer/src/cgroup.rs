@@ -6,15 +6,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
 /// Id of a cgroup (v2), as `bpf_get_current_cgroup_id` and `bpf_skb_cgroup_id` see it: the inode of its folder.
 pub fn id(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.ino())
 }
 
-/// Where cgroup v2 is mounted: alone, or beside v1 on hybrid systems.
-pub fn root() -> io::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    root_of(&mounts).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, NOT_MOUNTED))
+/// The cgroup below which connects are judged: the one that was asked for, or where cgroup v2 is mounted (alone, or beside
+/// v1 on hybrid systems).
+pub fn root(asked: Option<&Path>) -> io::Result<PathBuf> {
+    let Some(asked) = asked else {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        return root_of(&mounts).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, NOT_MOUNTED));
+    };
+    let named = |why: &dyn std::fmt::Display| format!("--cgroup-root {}: {why}", asked.display());
+    let found = statfs(asked).map_err(|error| io::Error::other(named(&error)))?;
+    if found.filesystem_type() != CGROUP2_SUPER_MAGIC {
+        return Err(io::Error::other(named(&"is not of cgroup v2, expected a folder where that is mounted")));
+    }
+    Ok(asked.to_owned())
 }
 
 const NOT_MOUNTED: &str = "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified, or say where it is with --cgroup-root";

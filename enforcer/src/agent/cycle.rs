@@ -125,11 +125,7 @@ impl Agent {
             ifindex: self.pair.tunnel0,
         };
         self.datapath.attach(Program::IntoTunnel, &tunnel0)?;
-        let root = match &self.args.cgroup_root {
-            Some(root) => root.clone(),
-            None => crate::cgroup::root()?,
-        };
-        self.datapath.attach_cgroup(&root)?;
+        self.datapath.attach_cgroup(&crate::cgroup::root(self.args.cgroup_root.as_deref())?)?;
         self.guarded = true;
         tracing::info!(node = node.name, "guarded");
         Ok(())

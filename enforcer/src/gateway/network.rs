@@ -87,3 +87,44 @@ pub async fn own(netlink: &Netlink, resolved: &Resolved) -> Result<BTreeSet<IpNe
     let cluster = resolved.infrastructure.keys().map(|address| IpNet::from(*address));
     Ok(addresses.chain(guarded).chain(cluster).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gateway::allowed,
+        model::{AllowedBackend, AllowedPorts, Protocol},
+    };
+
+    #[tokio::test]
+    async fn where_the_cluster_and_its_guarded_addresses_are_is_no_backend_whatever_is_allowed() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let never = ["192.0.2.5", "192.0.2.11", "10.96.0.10", "fd00:10:96::1"];
+        let resolved = Resolved {
+            infrastructure: never.map(|address| (ip(address), "of the cluster".to_owned())).into(),
+            service_ranges: vec!["198.18.0.0/16".parse().unwrap(), "fd00:1:2::/64".parse().unwrap()],
+            workload_ranges: vec!["198.19.0.0/16".parse().unwrap()],
+            ..Resolved::default()
+        };
+        let netlink = Netlink::open(None).unwrap();
+        let own = own(&netlink, &resolved).await.unwrap();
+        let this_host = netlink.addresses(None).await.unwrap();
+        let wide = ["0.0.0.0/0", "10.96.0.0/12", "192.0.2.11/32", "::/0"].map(|cidr| {
+            let ports = vec![AllowedPorts { port: 1, end_port: Some(65_535), protocol: Protocol::Tcp }];
+            AllowedBackend { cidr: cidr.into(), ports }
+        });
+        let allowed = allowed::compile(&wide, &own);
+        let guarded = ["198.18.7.7", "198.19.0.1", "fd00:1:2::7"];
+        let this_host = this_host.iter().map(|(_, address)| address.addr());
+        for address in never.into_iter().chain(guarded).map(ip).chain(this_host) {
+            assert!(!allowed.admits(address, 5432, 6), "{address}");
+        }
+        for address in ["192.0.2.6", "192.0.2.12", "10.96.0.11", "198.17.0.1", "fd00:10:96::2"].map(ip) {
+            assert!(allowed.admits(address, 5432, 6), "{address} lies beside it");
+        }
+        assert_eq!(
+            allowed.problems,
+            ["allowedBackends 192.0.2.11/32: is within 192.0.2.11/32, which is never a backend"]
+        );
+    }
+}

@@ -8,8 +8,9 @@ use std::{borrow::Borrow, fs::File, net::IpAddr};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Pod,
-    maps::HashMap,
+    maps::{HashMap, PerCpuHashMap, PerCpuValues},
     programs::{CgroupAttachMode, CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions},
+    util::nr_cpus,
 };
 use enforcer_common::{
     Addr,
@@ -50,9 +51,10 @@ const GSO_SEGS_AT: usize = 164;
 const GSO_SIZE_AT: usize = 176;
 
 impl Kernel {
-    /// With room for `flows` flows.
-    pub fn with_flows(flows: u32) -> Self {
+    /// With room for `flows` flows, and maps of other sizes.
+    pub fn with_flows(flows: u32, others: &[(&'static str, u32)]) -> Self {
         let sizes = [name::FLOWS, name::FLOW_RING, name::GW_FLOWS, name::GW_NAT].map(|map| (map, flows));
+        let sizes: Vec<_> = sizes.iter().chain(others).copied().collect();
         Self { programs: Programs::load(&[], &sizes), filter: GuardFilter::EMPTY }
     }
 
@@ -166,6 +168,20 @@ impl Kernel {
     /// Counters of a grant, summed over all CPUs, without the time.
     pub fn stats(&mut self, grant: u32) -> GrantStats {
         GrantStats { last_ns: 0, ..self.programs.stats(grant) }
+    }
+
+    /// Makes counters for a grant.
+    pub fn begin_stats(&mut self, grant: u32) {
+        let mut stats: PerCpuHashMap<_, u32, GrantStats> = self
+            .programs
+            .ebpf
+            .map_mut(name::GRANT_STATS)
+            .expect("the map exists")
+            .try_into()
+            .expect("a hash for each CPU");
+        let cpus = nr_cpus().expect("the kernel says how many CPUs it has");
+        let values = PerCpuValues::try_from(vec![GrantStats::default(); cpus]).expect("one for each CPU");
+        stats.insert(grant, values, 0).expect("room for an entry");
     }
 
     /// Events since the last call.

@@ -139,7 +139,12 @@ pub fn node() -> Kernel {
 }
 
 pub fn node_with_flows(flows: u32) -> Kernel {
-    let mut kernel = Kernel::with_flows(flows);
+    node_with_sizes(flows, &[])
+}
+
+/// With maps of other sizes than their own.
+pub fn node_with_sizes(flows: u32, others: &[(&'static str, u32)]) -> Kernel {
+    let mut kernel = Kernel::with_flows(flows, others);
     let [v4, v6] = families();
     kernel.guard(ip("198.18.0.0"), 16, GuardKind::Service);
     kernel.guard(ip("198.19.0.0"), 16, GuardKind::Workload);

@@ -111,7 +111,7 @@ pub struct Cgroup {
 
 impl Cgroup {
     pub fn new() -> Self {
-        let root = enforcer::cgroup::root().expect("cgroup v2 is mounted");
+        let root = enforcer::cgroup::root(None).expect("cgroup v2 is mounted");
         let path = root.join(unique());
         fs::create_dir(&path).expect("a cgroup can be made");
         Self { path }

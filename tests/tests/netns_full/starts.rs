@@ -17,6 +17,16 @@ impl Dir {
     fn write(&self, name: &str, text: &str) {
         fs::write(self.0.join(name), text).expect("the file is written");
     }
+
+    /// The key that an agent begins with.
+    fn make_key(&self) {
+        let made = Command::new(enforcer().expect("enforcer is built"))
+            .args(["keygen", "node", "n", "--key"])
+            .arg(self.0.join("key"))
+            .output()
+            .expect("keygen starts");
+        assert!(made.status.success());
+    }
 }
 
 impl Drop for Dir {
@@ -95,14 +105,29 @@ fn settings_that_cannot_be_made_are_named_with_what_to_do() {
 }
 
 #[test]
+fn a_machine_without_cgroup_v2_is_told_so() {
+    let dir = Dir::new("cgroup2");
+    dir.make_key();
+    let without = "awk '$3 == \"cgroup2\" { print $2 }' /proc/self/mounts | xargs -rn1 umount -l &&";
+    assert_eq!(
+        said(&dir, without, AGENT),
+        "enforcer: cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified, or say where it is with \
+         --cgroup-root"
+    );
+    assert_eq!(
+        said(&dir, "", &format!("{AGENT} --cgroup-root DIR/objects")),
+        "enforcer: --cgroup-root DIR/objects: is not of cgroup v2, expected a folder where that is mounted"
+    );
+    assert_eq!(
+        said(&dir, "", &format!("{AGENT} --cgroup-root DIR/none")),
+        "enforcer: --cgroup-root DIR/none: ENOENT: No such file or directory"
+    );
+}
+
+#[test]
 fn a_bpf_file_system_is_mounted_or_asked_for() {
     let dir = Dir::new("bpffs");
-    let key = Command::new(enforcer().expect("enforcer is built"))
-        .args(["keygen", "node", "n", "--key"])
-        .arg(dir.0.join("key"))
-        .output()
-        .expect("keygen starts");
-    assert!(key.status.success());
+    dir.make_key();
     let without = "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin";
     let program = enforcer().expect("enforcer is built");
     let role = AGENT.replace("DIR", &dir.0.to_string_lossy());

@@ -9,10 +9,10 @@ use enforcer_common::{
     workload::{WireKey, Workload},
 };
 use enforcer_tests::{
-    packet::{ACK, Packet, SYN},
+    packet::{ACK, Packet, SYN, TCP},
     prog::{
         kernel::{DROP, Kernel, LOOPBACK, REDIRECT},
-        node::{self, Family, QUOTA, WORKLOAD, families, grant, ip, workload},
+        node::{self, Family, GRANT, QUOTA, WORKLOAD, families, grant, ip, workload},
     },
 };
 
@@ -90,5 +90,22 @@ fn a_greedy_pod_gets_its_quota_and_its_neighbour_what_is_left() {
         let passed = (1..=quota).filter(|port| passes(&mut kernel, &modest, *port, SYN)).count();
         assert_eq!(passed, usize::from(quota));
         assert!((1..=quota).all(|port| passes(&mut kernel, &greedy, port, ACK)), "old flows go on");
+    }
+}
+
+#[test]
+fn where_no_grant_can_be_counted_any_more_packets_pass_all_the_same() {
+    for family in families() {
+        // Room for the counters of no grant but one, which another has.
+        let mut kernel = node::node_with_sizes(FLOWS.into(), &[(name::GRANT_STATS, 1)]);
+        kernel.begin_stats(1);
+        for (out, back) in [(SYN, SYN | ACK), (ACK, ACK)] {
+            assert_eq!(kernel.run("from_pod", &family.out(out).frame()).action, REDIRECT);
+            assert_eq!(kernel.run("out_of_tunnel", &family.back(back).bare()).action, REDIRECT);
+        }
+        assert_eq!(kernel.counter(counter::ALLOWED), 2);
+        assert_eq!(kernel.stats(GRANT).flows, 0, "nowhere to count it");
+        let flow = node::flow(&mut kernel, &family, TCP).expect("a flow");
+        assert_eq!((flow.packets_out, flow.packets_in), (2, 2), "the flow knows");
     }
 }

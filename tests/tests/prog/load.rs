@@ -4,7 +4,7 @@ use enforcer_tests::prog::kernel::Kernel;
 
 #[test]
 fn every_program_loads() {
-    let mut kernel = Kernel::with_flows(64);
+    let mut kernel = Kernel::with_flows(64, &[]);
     let mut programs = kernel.names();
     programs.sort();
     for program in [

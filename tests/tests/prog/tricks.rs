@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
-use enforcer_common::verdict::DropReason;
+use enforcer_common::{
+    flow::{Flow, FlowKey},
+    maps::name,
+    verdict::DropReason,
+};
 use enforcer_tests::{
-    packet::{ACK, Packet, SYN, TCP, Transport, UDP},
+    packet::{ACK, Fragment, Packet, SYN, TCP, Transport, UDP},
     prog::{
         kernel::{DROP, Kernel, NEXT, Outcome, REDIRECT},
         node::{self, Family, families, flow, v6},
@@ -177,6 +181,59 @@ fn ipv6_extension_headers_in_any_order_hide_nothing_anywhere() {
     for length in 54..whole.len() {
         for program in ["from_pod", "from_host", "into_tunnel", "to_wire"] {
             assert_eq!(kernel.run(program, &whole[..length]).action, DROP, "{program}: {length} bytes");
+        }
+    }
+}
+
+/// Which bytes win is its receiver's to say (nobody takes such a datagram since RFC 5722); whose it is, is not.
+#[test]
+fn fragments_that_overlap_belong_to_whom_the_first_did() {
+    for family in families() {
+        for udp in [false, true] {
+            let mut kernel = open(&family);
+            let whole = if udp {
+                Packet::udp(family.client(), family.server(), 120)
+            } else {
+                family.out(ACK).payload(108)
+            };
+            let part = |packet: &Packet, id, (offset, length, more)| {
+                let fragment = Some(Fragment { id, offset, length, more });
+                Packet { fragment, ..packet.clone() }.frame()
+            };
+            let passes = |kernel: &mut Kernel, frame: &[u8]| {
+                let as_it_is = Outcome { action: REDIRECT, bytes: frame.to_vec() };
+                assert_eq!(kernel.run("from_pod", frame), as_it_is);
+                assert_eq!(kernel.run("into_tunnel", frame).action, REDIRECT);
+            };
+            passes(&mut kernel, &part(&whole, 1, (0, 64, true)));
+            // Into the first, into each other, the same again, and past the end of the last.
+            let over = [
+                (24, 48, true),
+                (32, 8, true),
+                (64, 64, false),
+                (64, 64, false),
+                (96, 32, false),
+                (120, 8, true),
+            ];
+            for place in over {
+                passes(&mut kernel, &part(&whole, 1, place));
+            }
+            // Another first of the same datagram that leads where nothing is granted changes nobody's mind.
+            let mut other = whole.clone();
+            match &mut other.transport {
+                Transport::Tcp { destination, .. } | Transport::Udp { destination, .. } => *destination = 1,
+                _ => unreachable!("neither of the two"),
+            }
+            let other = part(&other, 1, (0, 64, true));
+            let passed = Outcome { action: REDIRECT, bytes: other.clone() };
+            assert_ne!(kernel.run("from_pod", &other), passed, "at most answered");
+            passes(&mut kernel, &part(&whole, 1, (64, 64, false)));
+            assert_eq!(kernel.dropped(DropReason::LateFragment), 0);
+            for program in ["from_pod", "into_tunnel"] {
+                assert_eq!(kernel.run(program, &part(&whole, 2, (24, 48, true))).action, DROP);
+            }
+            assert_eq!(kernel.dropped(DropReason::LateFragment), 2, "nobody has seen its first");
+            assert_eq!(kernel.count::<FlowKey, Flow>(name::FLOWS), 2, "and nothing was opened");
         }
     }
 }

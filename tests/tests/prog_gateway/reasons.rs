@@ -110,6 +110,25 @@ fn a_backend_that_no_administrator_allowed_is_refused() {
     }
 }
 
+/// What the administrator allowed may have the cluster inside of it, where nobody is allowed anything.
+#[test]
+fn a_hole_in_what_is_allowed_is_no_backend() {
+    for (family, backend, beside) in
+        [(&V4, "192.0.2.10/32", "192.0.2.11/32"), (&V6, "2001:db8::10/128", "2001:db8::11/128")]
+    {
+        let mut world = World::new();
+        world.allow(beside, &[]);
+        world.forwarded_after_refusals(&family.segment(SYN));
+        world.allow(backend, &[]);
+        assert_eq!(world.out(&family.segment(ACK)).action, Action::Redirect, "what is open gets a reset");
+        assert_eq!(world.programs.refused(DropReason::Revoked), 1);
+        let mut world = World::new();
+        world.allow(backend, &[]);
+        refused(&mut world, &family.segment(SYN), DropReason::BackendNotAllowed);
+        refused(&mut world, &family.datagram(8), DropReason::BackendNotAllowed);
+    }
+}
+
 #[test]
 fn only_the_announce_connection_reaches_the_gateway_itself() {
     for family in [&V4, &V6] {

@@ -59,18 +59,18 @@ impl Case {
         matches!(self.packet.transport, Transport::Udp { .. })
     }
 
-    fn from_tunnel(&self) -> bool {
+    fn is_tunnels(&self) -> bool {
         self.program == "gw_from_tunnel"
     }
 
     /// What the program gets: frames come from a backend only.
     fn bytes(&self) -> Vec<u8> {
-        if self.from_tunnel() { self.packet.bare() } else { self.packet.frame() }
+        if self.is_tunnels() { self.packet.bare() } else { self.packet.frame() }
     }
 
     /// Where the IP header of that begins.
     fn l3(&self) -> usize {
-        if self.from_tunnel() { 0 } else { ETHERNET }
+        if self.is_tunnels() { 0 } else { ETHERNET }
     }
 
     /// The same with both packets changed.
@@ -91,7 +91,7 @@ impl Case {
     /// The packet is dropped on the tunnel's side, and on the other left to the host; as it is, either way.
     fn is_nobodys(&self, world: &World, bytes: &[u8]) {
         let ran = world.programs.run(self.program, bytes);
-        let action = if self.from_tunnel() { Action::Drop } else { Action::Next };
+        let action = if self.is_tunnels() { Action::Drop } else { Action::Next };
         assert_eq!((ran.action, &ran.bytes[..]), (action, bytes), "{self:?}: {} bytes", bytes.len());
     }
 }
@@ -133,7 +133,7 @@ fn a_packet_cut_off_anywhere_is_nobodys() {
             let whole = case.bytes();
             let headers = ip_header(family) + if case.is_udp() { 8 } else { 20 };
             // The test call wants a whole Ethernet and IP header's worth; the parser's unit tests cut those.
-            let shortest = if case.from_tunnel() {
+            let shortest = if case.is_tunnels() {
                 (ip_header(family) + ETHERNET).max(34)
             } else {
                 ETHERNET + ip_header(family)
@@ -171,7 +171,7 @@ fn wrong_lengths_change_no_verdict_and_are_passed_on_as_they_are() {
                     assert_eq!(ran.bytes[ETHERNET + place..ETHERNET + place + 2], value);
                     // Nor do they open anything.
                     let ran = nowhere.programs.run(case.program, &bytes);
-                    if case.from_tunnel() {
+                    if case.is_tunnels() {
                         assert_eq!(
                             nowhere.programs.refusals().last().map(|(name, _)| *name),
                             Some("NoGrant")
@@ -223,7 +223,7 @@ fn a_route_inside_of_a_packet_is_not_followed() {
     let hop = [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
     for kind in [0, 2, 3, 4] {
         let (world, cases) = open(&V6);
-        for case in cases.iter().filter(|case| case.from_tunnel()) {
+        for case in cases.iter().filter(|case| case.is_tunnels()) {
             let routed = case.with(|packet| {
                 packet.extensions = vec![(43, [&[2, kind, 1, 0, 0, 0, 0][..], &hop].concat())];
             });
@@ -233,7 +233,7 @@ fn a_route_inside_of_a_packet_is_not_followed() {
     }
     for kind in [131, 137] {
         let (world, cases) = open(&V4);
-        for case in cases.iter().filter(|case| case.from_tunnel()) {
+        for case in cases.iter().filter(|case| case.is_tunnels()) {
             let routed = case.with(|packet| packet.options = vec![1, kind, 7, 4, 203, 0, 113, 9]);
             case.is_nobodys(&world, &routed.bytes());
             case.with(|packet| packet.options = vec![1, kind, 7, 8, 203, 0, 113, 9]).passes(&world);
@@ -309,7 +309,7 @@ fn fragments_follow_their_first_and_nothing_else() {
 fn a_first_fragment_of_another_flow_takes_later_ones_along_only_where_that_is_granted() {
     for family in [&V4, &V6] {
         let (mut world, cases) = open(family);
-        let case = cases.iter().find(|case| case.from_tunnel() && case.is_udp()).expect("one").clone();
+        let case = cases.iter().find(|case| case.is_tunnels() && case.is_udp()).expect("one").clone();
         let long = case.with(|packet| *packet = packet.clone().payload(100));
         let part = |offset, length, more| {
             long.with(|packet| packet.fragment = Some(Fragment { id: 9, offset, length, more }))
@@ -335,7 +335,7 @@ fn a_first_fragment_of_another_flow_takes_later_ones_along_only_where_that_is_gr
 fn a_frame_of_another_vlan_is_no_backends() {
     for family in [&V4, &V6] {
         let (world, cases) = open(family);
-        for case in cases.iter().filter(|case| !case.from_tunnel()) {
+        for case in cases.iter().filter(|case| !case.is_tunnels()) {
             for tags in [&[0x8100][..], &[0x88a8, 0x8100], &[0x88a8, 0x8100, 0x8100]] {
                 let tagged = case.with(|packet| packet.tags = tags.to_vec());
                 case.is_nobodys(&world, &tagged.bytes());
