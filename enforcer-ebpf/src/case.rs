@@ -1,5 +1,7 @@
 //! One packet on its way through a pipeline, and what the pipeline makes of it.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use enforcer_common::{Addr, event::Hook, flow::{Flow, FlowKey}, verdict::DropReason};
 
@@ -51,7 +53,7 @@ impl Case {
     #[inline(always)]
     pub fn new(skb: Skb, hook: Hook) -> Option<Self> {
         // SAFETY: the entry is this CPU's own, and no other program runs on it before this one has ended.
-        let Scratch { packet, inner, key, flow, answer } = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+        let Scratch { packet, inner, key, flow, answer, .. } = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
         Some(Self { skb, packet, inner, key, flow, answer, workload: 0, connection: 0, cgroup: 0, now_ns: 0, mtu: 0, hook })
     }
 
@@ -60,6 +62,22 @@ impl Case {
     pub fn time(&mut self) -> u64 {
         self.now_ns = now();
         self.now_ns
+    }
+
+    /// The same reason, but any as far as the verifier knows. It must not be a constant while a function is called.
+    ///
+    /// Where the verifier of Linux 6.1 has been through the rest of a called function before, it takes the function's
+    /// use of a register for the caller's, and forgets that a constant of the caller's in this register leads somewhere
+    /// else. It takes out what only this constant would have led to: all resets were gone.
+    #[inline(always)]
+    pub fn forget(reason: DropReason) -> DropReason {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return DropReason::Internal };
+        // SAFETY: the entry is this CPU's own; what is read is what was written, which the compiler must not know.
+        unsafe {
+            let room = &raw mut (*scratch).reason;
+            room.write_volatile(MaybeUninit::new(reason));
+            room.read_volatile().assume_init()
+        }
     }
 
     /// First step of every pipeline. `Ok(false)`: not IP.

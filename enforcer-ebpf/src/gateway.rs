@@ -68,7 +68,7 @@ fn into_tunnel(case: &mut Case, action: &mut Action) -> Result<(), DropReason> {
 fn settle(case: &mut Case, result: Result<Action, DropReason>) -> Option<Action> {
     let reason = match result {
         Ok(action) => return Some(action),
-        Err(reason) => reason,
+        Err(reason) => Case::forget(reason),
     };
     account::refuse(case, reason);
     let answered = match reason {

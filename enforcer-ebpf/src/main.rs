@@ -166,6 +166,7 @@ mod programs {
             Ok(Action::Out(ifindex)) => unsafe { bpf_redirect(ifindex, 0) as i32 },
             Ok(Action::Sent(action)) => action,
             Err(reason) => {
+                let reason = Case::forget(reason);
                 let told = refuse(ctx, case, reason);
                 match reason {
                     DropReason::TunnelDown => error(case, back, reject::Error::HostUnreachable),
@@ -210,7 +211,6 @@ mod programs {
 
     #[inline(always)]
     fn refuse(ctx: &TcContext, case: &Case, reason: DropReason) -> bool {
-        let told = account::refuse(case, reason);
         if LOG.load() != 0 {
             debug!(
                 ctx,
@@ -221,7 +221,8 @@ mod programs {
                 reason as u8
             );
         }
-        told
+        // Last, so that no function is called while its answer is a constant: see `Case::forget`.
+        account::refuse(case, reason)
     }
 
     #[inline(always)]

@@ -3,6 +3,8 @@
 //! Names and sizes are `enforcer_common::maps`'; the roles can load with other sizes. "Agent" stands for the node's
 //! agent, "kernel" for these programs.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
@@ -17,6 +19,7 @@ use enforcer_common::{
     grant::{Destination, DestinationKey, Grant, GrantKey, GrantStats, MAX_TUNNELS},
     guard::{Guard, GuardData, GuardFilter},
     maps::{counter, size},
+    verdict::DropReason,
     workload::{Place, WireKey, Workload},
 };
 
@@ -147,6 +150,8 @@ pub struct Scratch {
     pub flow: Flow,
     /// An answer while it is put together: IP header, then what it carries.
     pub answer: Answer,
+    /// Why the packet is refused, once it is.
+    pub reason: MaybeUninit<DropReason>,
 }
 
 /// Words of an answer, at most: IPv6 and ICMPv6 headers, and embedded IPv6 and TCP headers.
