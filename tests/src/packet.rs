@@ -11,6 +11,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMPV6: u8 = 58;
+pub const DCCP: u8 = 33;
+pub const SCTP: u8 = 132;
 
 const FAR: [u8; 6] = [0x0a, 0, 0, 0, 0, 1];
 const NEAR: [u8; 6] = [0x0a, 0, 0, 0, 0, 2];

@@ -7,6 +7,7 @@ mod raw;
 mod socket;
 
 pub use raw::{inject, send_bare};
+use socket::DCCP_TYPE;
 
 use std::{
     fmt::Write as _,
@@ -14,7 +15,12 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
 };
 
-use crate::probe::NOBODY;
+use socket2::Type;
+
+use crate::{
+    packet::{DCCP, SCTP},
+    probe::NOBODY,
+};
 
 /// How a packet is made.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -23,6 +29,7 @@ pub enum Way {
     Udp,
     UdpConnected,
     UdpLite,
+    /// A packet of the protocol, without a socket of it.
     Sctp,
     Ping,
     RawEcho,
@@ -48,6 +55,9 @@ pub enum Way {
     NonLinear,
     /// Frames without a VLAN tag, with one and with two.
     Tagged,
+    /// What begins an association, and what begins a connection, by sockets of the protocol.
+    SctpSocket,
+    DccpSocket,
 }
 
 impl Way {
@@ -78,13 +88,18 @@ impl Way {
     pub const JUMBO: &[Self] = &[Self::NonLinear];
     /// Those that need the underlay itself.
     pub const UPLINK: &[Self] = &[Self::Tagged];
+    /// Those that need modules of the kernel.
+    pub const MODULES: &[Self] = &[Self::SctpSocket, Self::DccpSocket];
 
     pub fn name(self) -> String {
         format!("{self:?}")
     }
 
     fn named(name: &str) -> Option<Self> {
-        [Self::ALL, Self::JUMBO, Self::UPLINK].concat().into_iter().find(|way| way.name() == name)
+        [Self::ALL, Self::JUMBO, Self::UPLINK, Self::MODULES]
+            .concat()
+            .into_iter()
+            .find(|way| way.name() == name)
     }
 }
 
@@ -179,13 +194,13 @@ pub fn text(mark: u16) -> String {
 impl Shot<'_> {
     fn send(&self, way: Way) -> Result<()> {
         match way {
-            Way::Tcp => self.tcp(),
+            Way::Tcp => self.connect(Type::STREAM, 0),
             Way::Udp => self.udp(false),
             Way::UdpConnected => self.udp(true),
             Way::UdpLite => self.udp_lite(),
-            Way::Sctp => self.sctp(),
-            Way::Ping => self.echo(socket2::Type::DGRAM),
-            Way::RawEcho => self.echo(socket2::Type::RAW),
+            Way::Sctp => self.raw(SCTP),
+            Way::Ping => self.echo(Type::DGRAM),
+            Way::RawEcho => self.echo(Type::RAW),
             Way::RawUnknown => self.raw(253),
             Way::RawHeader => self.with_header(),
             Way::InIpv4 => self.encapsulated(0),
@@ -194,6 +209,8 @@ impl Shot<'_> {
             Way::Fragments => self.fragments(),
             Way::NonLinear => self.non_linear(),
             Way::Tagged => self.tagged(),
+            Way::SctpSocket => self.connect(Type::STREAM, SCTP),
+            Way::DccpSocket => self.connect(DCCP_TYPE, DCCP),
             Way::SourceRoutedHere => self.source_routed(self.plan.node),
             Way::SpoofedPod => self.spoofed(self.plan.victim),
             Way::SpoofedNobody => self.spoofed(NOBODY),

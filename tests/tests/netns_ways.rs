@@ -10,6 +10,8 @@ mod frames;
 mod inbound;
 #[path = "netns_ways/instrument.rs"]
 mod instrument;
+#[path = "netns_ways/modules.rs"]
+mod modules;
 #[path = "netns_ways/outbound.rs"]
 mod outbound;
 #[path = "netns_ways/peers.rs"]

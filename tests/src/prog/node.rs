@@ -1,6 +1,10 @@
 //! A node for prog tests: one granted pod, one destination, one tunnel that answers, in both families.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use enforcer_common::{
     Addr, Port,
@@ -202,7 +206,12 @@ pub fn hear(kernel: &mut Kernel) {
 
 /// Marks the tunnel as silent, with this second's probe taken (`probed`) or not.
 pub fn silence(kernel: &mut Kernel, probed: bool) {
-    let seen_ns = boot_ns().saturating_sub(7_000_000_000);
+    const SILENT_NS: u64 = 7_000_000_000;
+    // Before, no tunnel is silent: one that was never heard counts as heard when the machine started.
+    while boot_ns() < SILENT_NS {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let seen_ns = boot_ns() - SILENT_NS;
     kernel.put(
         name::TUNNEL_SEEN,
         SLOT,

@@ -1,14 +1,21 @@
 //! Ways out that go through a socket of the protocol itself.
 
-use std::io::{ErrorKind, Result};
+use std::io::Result;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{Shot, text};
-use crate::packet::{ICMP, ICMPV6};
+use crate::{
+    packet::{DCCP, ICMP, ICMPV6},
+    probe::option,
+};
 
-const SCTP: i32 = 132;
 const UDP_LITE: i32 = 136;
+/// `SOCK_DCCP`
+pub const DCCP_TYPE: Type = Type::DCCP;
+/// `SOL_DCCP`, and the number of the service that is asked for, without which nobody connects.
+const DCCP_LEVEL: i32 = 269;
+const DCCP_SERVICE: i32 = 2;
 
 impl Shot<'_> {
     /// A socket that is bound to the plan's device and never waits.
@@ -26,9 +33,12 @@ impl Shot<'_> {
         Ok(socket)
     }
 
-    /// The SYN that `connect` sends.
-    pub(super) fn tcp(&self) -> Result<()> {
-        let socket = self.socket(Type::STREAM, 0)?;
+    /// The SYN, INIT or request that `connect` sends.
+    pub(super) fn connect(&self, kind: Type, protocol: u8) -> Result<()> {
+        let socket = self.socket(kind, protocol.into())?;
+        if protocol == DCCP {
+            option(&socket, DCCP_LEVEL, DCCP_SERVICE, 1)?;
+        }
         match socket.connect(&self.marked().into()) {
             Err(err) if err.raw_os_error() != Some(libc::EINPROGRESS) => Err(err),
             _ => Ok(()),
@@ -46,24 +56,10 @@ impl Shot<'_> {
         Ok(())
     }
 
-    /// Kernels without the protocol still send its packets when a raw socket writes them.
     pub(super) fn udp_lite(&self) -> Result<()> {
-        match self.socket(Type::DGRAM, UDP_LITE) {
-            Ok(socket) => {
-                socket.send_to(text(self.mark).as_bytes(), &self.marked().into())?;
-                Ok(())
-            }
-            Err(err) if err.kind() == ErrorKind::PermissionDenied => Err(err),
-            Err(_) => self.raw(UDP_LITE),
-        }
-    }
-
-    /// An association of the kernel's where it can make one, and a packet of the protocol in any case.
-    pub(super) fn sctp(&self) -> Result<()> {
-        if let Ok(socket) = self.socket(Type::STREAM, SCTP) {
-            let _ = socket.connect(&self.marked().into());
-        }
-        self.raw(SCTP)
+        let socket = self.socket(Type::DGRAM, UDP_LITE)?;
+        socket.send_to(text(self.mark).as_bytes(), &self.marked().into())?;
+        Ok(())
     }
 
     /// An echo request, by a ping socket or a raw one.
@@ -80,8 +76,8 @@ impl Shot<'_> {
     }
 
     /// Any protocol, by a raw socket.
-    pub(super) fn raw(&self, protocol: i32) -> Result<()> {
-        let socket = self.socket(Type::RAW, protocol)?;
+    pub(super) fn raw(&self, protocol: u8) -> Result<()> {
+        let socket = self.socket(Type::RAW, protocol.into())?;
         socket.send_to(text(self.mark).as_bytes(), &self.without_port())?;
         Ok(())
     }

@@ -15,6 +15,7 @@ use enforcer_tests::{
         query::Family,
         wait,
     },
+    packet::{DCCP, SCTP, TCP},
     ways::{Plan, Way, text},
 };
 
@@ -75,14 +76,18 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Whether a frame is the packet with this mark to the control address. SYNs carry no text, but the mark as their port.
+/// Protocols whose first packet carries no text, but the mark as its port.
+const SILENT: [u8; 3] = [TCP, DCCP, SCTP];
+
+/// Whether a frame is the packet with this mark to the control address.
 fn shows(frame: &[u8], mark: u16) -> bool {
     let (l4, protocol) = match frame.get(12..14) {
         Some([0x08, 0x00]) => (34, frame.get(23)),
         _ => (54, frame.get(20)),
     };
-    let is_syn = protocol == Some(&6) && frame.get(l4 + 2..l4 + 4) == Some(&mark.to_be_bytes()[..]);
-    is_syn || contains(frame, text(mark).as_bytes())
+    let is_first = protocol.is_some_and(|protocol| SILENT.contains(protocol))
+        && frame.get(l4 + 2..l4 + 4) == Some(&mark.to_be_bytes()[..]);
+    is_first || contains(frame, text(mark).as_bytes())
 }
 
 /// Everything that looks on while a test tries.

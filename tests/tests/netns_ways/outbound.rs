@@ -62,7 +62,7 @@ pub struct Detour {
 
 impl Detour {
     /// By the uplink that the node has.
-    fn by_uplink(lab: &Lab, targets: &[SocketAddr]) -> Self {
+    pub fn by_uplink(lab: &Lab, targets: &[SocketAddr]) -> Self {
         Self::make(lab, targets, "eth0", [GATEWAY4, GATEWAY6])
     }
 
