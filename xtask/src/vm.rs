@@ -70,7 +70,7 @@ const BEGIN: &str = "enforcer-vm: begin";
 const END: &str = "enforcer-vm: exit status ";
 
 /// Longest time a machine lives.
-const LIFETIME: Duration = Duration::from_mins(30);
+const LIFETIME: Duration = Duration::from_hours(2);
 
 /// Runs a shell command on a kernel and gives its lines away as they come. Returns its exit status.
 pub fn run_on(

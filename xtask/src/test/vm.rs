@@ -1,4 +1,7 @@
-//! The tier `vm`: the tests of this machine's kernel on other kernels.
+//! The tier `vm`: the tests of this machine's kernel on other kernels, and tests of what this one's may lack.
+//!
+//! Its pieces run one after another in one machine for each kernel, each with a bound: an emulated processor makes
+//! everything slow, and a test that hangs must not take the others with it.
 
 use std::{fmt::Write as _, io::Write as _, path::PathBuf, thread};
 
@@ -10,37 +13,28 @@ use crate::{
     vm::{self, Version},
 };
 
-/// Tests of the tier `netns` that show the main path; with the kernel's WireGuard on both ends.
-const MAIN_PATH: &str = "paths::a_granted_pod_reaches_every_service_over_both_families";
+/// Some tests of one binary.
+struct Piece {
+    binary: String,
+    /// Words of the test harness: filters, and what is left out.
+    words: String,
+    /// Variables of the environment.
+    variables: &'static str,
+    /// Seconds that it may take.
+    bound: u32,
+}
+
+/// Modules that the kernels load neither by themselves nor with what the tests do.
+const MODULES: &str = "8021q sctp dccp_ipv4 dccp_ipv6";
 
 /// Runs the tests on every kernel. Returns whether all of them passed.
 pub fn run(binaries: &[(String, Tier)], filter: Option<&str>, count: &mut Count) -> Result<bool> {
     build::run(&build::Args::default())?;
-    let prog: Vec<_> =
-        binaries.iter().filter(|(_, tier)| *tier == Tier::Prog).map(|(name, _)| name.as_str()).collect();
-    let prog = executables(&prog)?;
-    let netns = executables(&["netns"])?;
-    let threads = thread::available_parallelism().map_or(1, usize::from);
     let mut all_passed = true;
     for version in Version::ALL {
-        let mut script = "cd tests\nexport ENFORCER_REQUIRE_ALL=1\nfailed=0\n".to_owned();
-        for executable in &prog {
-            let filter = filter.unwrap_or_default();
-            // Links of tcx are what 6.1 does not have; `filters` tests what it has instead.
-            let skip = if *version == Version::V6_1 { "--skip links::" } else { "" };
-            let executable = executable.display();
-            writeln!(script, "{executable} --test-threads={threads} {skip} {filter} || failed=1")?;
-        }
-        if filter.is_none() {
-            for executable in &netns {
-                writeln!(
-                    script,
-                    "ENFORCER_LAB_TUNNEL=kernel {} --test-threads=1 {MAIN_PATH} || failed=1",
-                    executable.display()
-                )?;
-            }
-        }
-        script.push_str("exit $failed\n");
+        let pieces = pieces(binaries, *version, filter);
+        let names: Vec<_> = pieces.iter().map(|piece| piece.binary.as_str()).collect();
+        let script = script(&pieces, &executables(&names)?)?;
         let status = vm::run_on(*version, &script, |line| {
             count.add(&String::from_utf8_lossy(line));
             let mut out = std::io::stderr().lock();
@@ -52,24 +46,66 @@ pub fn run(binaries: &[(String, Tier)], filter: Option<&str>, count: &mut Count)
     Ok(all_passed)
 }
 
-/// Builds test binaries and says where they are.
+/// What runs on a kernel; with a filter only tests of the tier `prog`.
+fn pieces(binaries: &[(String, Tier)], version: Version, filter: Option<&str>) -> Vec<Piece> {
+    let piece = |binary: &str, words: &str, variables, bound| Piece {
+        binary: binary.to_owned(),
+        words: format!("{words} {}", filter.unwrap_or_default()),
+        variables,
+        bound,
+    };
+    let mut pieces = Vec::new();
+    if filter.is_none() {
+        // The main path, with the kernel's WireGuard on both ends; and ways out that need modules of the kernel.
+        let main = "--test-threads=1 paths::a_granted_pod_reaches_every_service_over_both_families";
+        pieces.push(piece("netns", main, "ENFORCER_LAB_TUNNEL=kernel", 600));
+        pieces.push(piece("netns_ways", "--test-threads=1 --ignored modules::", "", 600));
+    }
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    // Links of tcx are what 6.1 does not have; `filters` tests what it has instead.
+    let skip = if version == Version::V6_1 { "--skip links::" } else { "" };
+    for (binary, _) in binaries.iter().filter(|(_, tier)| *tier == Tier::Prog) {
+        pieces.push(piece(binary, &format!("--test-threads={threads} {skip}"), "", 1500));
+    }
+    pieces
+}
+
+/// The pieces as lines of a shell; its exit status is whether all of them passed.
+fn script(pieces: &[Piece], executables: &[PathBuf]) -> Result<String> {
+    let mut script =
+        format!("cd tests\nexport ENFORCER_REQUIRE_ALL=1\nfailed=0\nmodprobe --all {MODULES} || failed=1\n");
+    for (piece, executable) in pieces.iter().zip(executables) {
+        let Piece { binary, words, variables, bound } = piece;
+        let executable = executable.display();
+        writeln!(script, "echo 'vm: {binary}{words}, at most {bound} s'")?;
+        writeln!(script, "env {variables} timeout --kill-after=10 {bound} {executable} {words}")?;
+        writeln!(
+            script,
+            "status=$?; [ $status = 0 ] || {{ failed=1; echo 'vm: {binary}: exit status' $status; }}"
+        )?;
+    }
+    script.push_str("exit $failed\n");
+    Ok(script)
+}
+
+/// Builds test binaries and says where they are, in the order of their names here.
 fn executables(tests: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = process::cargo();
     cargo.args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json"]);
     cargo.args(tests.iter().map(|test| format!("--test={test}")));
     let messages =
         process::output(cargo.stderr(std::process::Stdio::inherit())).context("the tests do not compile")?;
-    let mut found = Vec::new();
+    let mut found = vec![None; tests.len()];
     for message in messages.lines() {
         let message: serde_json::Value =
             serde_json::from_str(message).with_context(|| format!("cargo printed no JSON: {message}"))?;
         let is_test = message["target"]["kind"][0] == "test" && message["profile"]["test"] == true;
-        if let (true, Some(path)) = (is_test, message["executable"].as_str()) {
-            found.push(PathBuf::from(path));
+        let index = tests.iter().position(|test| message["target"]["name"] == *test);
+        if let (true, Some(path), Some(index)) = (is_test, message["executable"].as_str(), index) {
+            found[index] = Some(PathBuf::from(path));
         }
     }
-    if found.len() != tests.len() {
-        bail!("cargo built {} test binaries instead of {}", found.len(), tests.len());
-    }
+    let found: Option<Vec<_>> = found.into_iter().collect();
+    let Some(found) = found else { bail!("cargo did not build all of {}", tests.join(", ")) };
     Ok(found)
 }

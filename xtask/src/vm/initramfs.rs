@@ -94,7 +94,7 @@ if mount -t virtiofs -o ro host /lower; then
     ulimit -n 65536
     echo
     echo '{BEGIN}'
-    chroot /root /bin/sh $(argument run)
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot /root /bin/sh $(argument run)
     echo "{END}$?"
 fi
 sync
