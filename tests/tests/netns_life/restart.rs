@@ -118,6 +118,8 @@ fn a_restart_after_changes_is_as_good_as_a_fresh_start_and_disturbs_nobody_who_m
         assert!(held.is_open(), "{}: {}", held.tag, lab.log(&held.tag));
     }
     lab.start(Role::Agent).expect("the agent starts");
+    // The verifier takes its time before there is an agent to end anything.
+    wait::for_true("the agent answers", || lab.status(Role::Agent).is_ok()).expect("it is there");
     for held in &mut over {
         let end = soon(|| held.end(&lab));
         assert!(

@@ -151,6 +151,8 @@ fn what_an_agent_has_begun_to_end_when_it_died_the_next_one_ends() {
         assert!(held.is_open(), "{}: {}", held.tag, lab.log(&held.tag));
     }
     lab.start(Role::Agent).expect("the agent starts");
+    // The verifier takes its time before there is an agent to end anything.
+    wait::for_true("the agent answers", || lab.status(Role::Agent).is_ok()).expect("it is there");
     for held in &mut all {
         assert_eq!(held.end(&lab).as_deref(), Some("ConnectionReset"), "{}", held.tag);
     }
