@@ -32,7 +32,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -47,10 +47,10 @@ use tokio::{
 use crate::{
     announce::client::AckUpdate,
     compile::{Ledger, Pair},
-    control::{self, MonitorEvent, View},
+    control::{self, Asked, MonitorEvent, Views},
     datapath::kernel::{Events, KernelNode, namespace_inode},
     keygen, netlink,
-    resolve::{Node, Resolved},
+    resolve::{self, Before, Node, Resolved},
     source::manifests::{self, Memory},
     state,
     store::Snapshot,
@@ -61,10 +61,6 @@ pub use prepare::prepare;
 
 /// Between two looks at the clock, counters and tunnels.
 const TICK: Duration = Duration::from_secs(1);
-/// A view costs as much as a cycle: many changes share one, and the more it costs the fewer there are.
-const VIEW_EVERY: Duration = Duration::from_millis(50);
-/// Most of the loop's time that goes into views: one part of so many.
-const VIEW_SHARE: u32 = 10;
 /// Lines that a slow `monitor` may be behind.
 const MONITOR_BACKLOG: usize = 4096;
 
@@ -99,8 +95,6 @@ pub(crate) struct Agent {
     /// Devices, routes and tunnels are to be compared with the objects.
     look_around: bool,
     ticks: u64,
-    /// No view before.
-    view_due: Instant,
     boot_unix_ns: i128,
     /// Grants that ended before this moment have been dealt with.
     expired_until: u64,
@@ -112,7 +106,7 @@ pub(crate) struct Agent {
     /// By the number of the connection.
     traffic: BTreeMap<u32, GrantStats>,
     names: watch::Sender<events::Names>,
-    view: watch::Sender<View>,
+    asked: Arc<Asked>,
     monitor: broadcast::Sender<MonitorEvent>,
 }
 
@@ -123,7 +117,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (mut agent, inputs, outputs) = open(args, &run_dir, lock)?;
     let monitor = agent.monitor.clone();
     let socket = run_dir.join("agent.sock");
-    let control = tokio::spawn(control::serve(socket, outputs.view, Some(monitor.clone())));
+    let control = tokio::spawn(control::serve(socket, outputs.views, Some(monitor.clone())));
     if let Some(events) = outputs.events {
         tokio::spawn(events::run(events, outputs.names, monitor));
     }
@@ -132,6 +126,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ended = control => ended.context("the control socket's task failed")?.context("control socket"),
         () = told_to_end() => Ok(()),
     };
+    agent.keep_names();
     tracing::info!("the agent ends, the kernel keeps working");
     result
 }
@@ -154,7 +149,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
     let (state, links) = (state::watch_state(&state_path), netlink::watch_devices(None)?);
     let inputs = Inputs { snapshot, state, devices: links, sights, reports, acks };
     let (names, names_receiver) = watch::channel(events::Names::default());
-    let (view, view_receiver) = watch::channel(View::default());
+    let (asked, views) = Views::asked();
     let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;
     let mut devices = devices::Devices::default();
     devices.adopt(&datapath, host_netns).context("cannot read what is attached")?;
@@ -184,18 +179,17 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         guarded: false,
         look_around: true,
         ticks: 0,
-        view_due: Instant::now(),
         boot_unix_ns: boot_unix_ns(),
         expired_until: boot_ns(),
         pressure: Value::Null,
         events_missed: None,
         traffic: BTreeMap::new(),
         names,
-        view,
+        asked: Arc::new(asked),
         monitor: broadcast::channel(MONITOR_BACKLOG).0,
         args,
     };
-    Ok((agent, inputs, Outputs { events, names: names_receiver, view: view_receiver }))
+    Ok((agent, inputs, Outputs { events, names: names_receiver, views }))
 }
 
 fn common(args: &Args, run_dir: &Path) -> anyhow::Result<tunnels::Common> {
@@ -214,7 +208,7 @@ fn common(args: &Args, run_dir: &Path) -> anyhow::Result<tunnels::Common> {
 struct Outputs {
     events: Option<Events>,
     names: watch::Receiver<events::Names>,
-    view: watch::Receiver<View>,
+    views: Views,
 }
 
 /// What comes from outside.
@@ -234,7 +228,9 @@ impl Agent {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut due = tokio::time::Instant::now();
+        let asked = Arc::clone(&self.asked);
         loop {
+            let mut ticked = false;
             tokio::select! {
                 changed = inputs.snapshot.changed() => changed.context("the manifests are not followed any more")?,
                 changed = inputs.state.changed() => changed.context("the state file is not followed any more")?,
@@ -243,7 +239,14 @@ impl Agent {
                 Some(found) = inputs.sights.recv() => if !self.pods.found(found) { continue },
                 Some(report) = inputs.reports.recv() => self.tunnel_report(report).await,
                 Some(update) = inputs.acks.recv() => self.acknowledgement(update),
-                _ = tick.tick() => self.tick(),
+                () = asked.wanted() => {
+                    self.show();
+                    continue;
+                }
+                _ = tick.tick() => {
+                    self.tick();
+                    ticked = true;
+                }
                 () = tokio::time::sleep_until(due) => {}
             }
             // One cycle for everything that is there.
@@ -261,18 +264,17 @@ impl Agent {
             }
             self.take_objects(&mut inputs);
             let retry = self.cycle().await;
-            let mut wait = retry.unwrap_or(cycle::NEVER);
-            let rest = self.view_due.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                let begun = Instant::now();
-                let view = view::view(self);
-                self.view.send_replace(view);
-                self.view_due = Instant::now() + VIEW_EVERY.max(begun.elapsed() * VIEW_SHARE);
-            } else {
-                wait = wait.min(rest);
+            due = tokio::time::Instant::now() + retry.unwrap_or(cycle::NEVER);
+            // Conditions keep the time when they changed, to the second, whether anybody asks or not.
+            if ticked {
+                self.show();
             }
-            due = tokio::time::Instant::now() + wait;
         }
+    }
+
+    fn show(&mut self) {
+        let view = view::view(self);
+        self.asked.answer(view);
     }
 
     /// Takes over new objects and allocations.
@@ -280,25 +282,40 @@ impl Agent {
         // Compared by identity: waiting for a change has marked it as seen.
         let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
         let state = inputs.state.borrow_and_update().clone();
+        let same_objects = Arc::ptr_eq(&self.snapshot, &snapshot);
         let same_state = match (&self.state, &state) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (Some(old), Some(new)) => {
+                Arc::ptr_eq(old, new) || same_objects && resolve::is_alike(&snapshot, old, new)
+            }
             (None, None) => true,
             _ => false,
         };
-        if same_state && Arc::ptr_eq(&self.snapshot, &snapshot) {
+        let old =
+            (std::mem::replace(&mut self.snapshot, snapshot), std::mem::replace(&mut self.state, state));
+        if same_state && same_objects {
             return;
         }
-        (self.snapshot, self.state) = (snapshot, state);
         if let Some(state) = &self.state {
-            let resolved = crate::resolve::resolve(&self.snapshot, state);
-            if *self.resolved != resolved {
-                self.resolved = Arc::new(resolved);
-                // Pods alone change nothing about devices, routes and tunnels.
-                self.look_around = true;
-            }
-            self.node = self.resolved.nodes.get(&self.args.node).cloned().or_else(|| self.node.take());
+            let before = old.1.as_deref();
+            let before = before.map(|state| Before { snapshot: &old.0, state, resolved: &self.resolved });
+            self.resolved(resolve::resolve_after(&self.snapshot, state, before));
         }
         self.update_pods();
+    }
+
+    /// Takes over what objects and allocations mean. Devices, routes and tunnels follow from a part of it only.
+    fn resolved(&mut self, resolved: Resolved) {
+        if *self.resolved != resolved {
+            let before = std::mem::replace(&mut self.resolved, Arc::new(resolved));
+            self.look_around |=
+                before.gateways != self.resolved.gateways || before.ranges() != self.resolved.ranges();
+        }
+        if let Some(node) = self.resolved.nodes.get(&self.args.node)
+            && self.node.as_ref() != Some(node)
+        {
+            self.node = Some(node.clone());
+            self.look_around = true;
+        }
     }
 
     async fn device_event(

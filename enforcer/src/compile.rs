@@ -28,12 +28,12 @@ use crate::{
 };
 
 pub mod ledger;
+pub mod matching;
+pub mod offers;
+pub mod table;
 
 mod grants;
-mod matching;
 mod node;
-mod offers;
-mod table;
 
 pub use ledger::Ledger;
 pub use table::GrantTable;
@@ -126,9 +126,9 @@ pub struct Compiled {
     /// What each gateway is told; the sender fills the generation in. Key: name of the gateway, then uid of the pod.
     pub bindings: BTreeMap<String, BTreeMap<String, Arc<Binding>>>,
     /// Name of the connection behind each number in grants and events.
-    pub connections: BTreeMap<u32, ObjectKey>,
+    pub connections: Arc<BTreeMap<u32, ObjectKey>>,
     pub problems: Vec<CompileProblem>,
-    memo: matching::Memo,
+    memo: matching::Memo<Terms>,
 }
 
 /// What one pod may reach.
@@ -158,6 +158,15 @@ pub enum CompileProblem {
     NoWorkloadAddress { pod: String },
     #[error("pod {pod}: is in the network namespace of pod {holder}, expected one of its own")]
     SharedNamespace { pod: String, holder: String },
+}
+
+/// What every pod's grants depend on besides the objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Terms {
+    /// Tunnel slot by gateway.
+    slots: BTreeMap<String, u32>,
+    cluster: String,
+    boot_unix_ns: i128,
 }
 
 impl Compiled {
@@ -192,16 +201,15 @@ impl Compiled {
         } else {
             self.node.difference(&then.node)
         };
-        let none = GrantTable::default();
         for (id, pod) in &self.pods {
             let other = then.pods.get(id);
             if !other.is_some_and(|other| Arc::ptr_eq(pod, other)) {
-                let other = other.map_or(&none, |other| &other.grants);
-                pod.grants.differ(other, &mut have.grants, &mut want.grants);
+                let other = other.map_or(&[][..], |other| other.grants.entries());
+                table::differ(pod.grants.entries(), other, &mut have.grants, &mut want.grants);
             }
         }
         for pod in then.pods.iter().filter(|(id, _)| !self.pods.contains_key(id)).map(|(_, pod)| pod) {
-            none.differ(&pod.grants, &mut have.grants, &mut want.grants);
+            table::differ(&[], pod.grants.entries(), &mut have.grants, &mut want.grants);
         }
         (have, want)
     }
@@ -210,12 +218,18 @@ impl Compiled {
 /// The function that this module is about. `previous` is the last outcome, or [`Compiled::adopt`].
 pub fn compile(input: &Input, ledger: &mut Ledger, previous: &Compiled) -> Compiled {
     let mut compiled = Compiled::default();
-    let index = matching::Index::new(input, ledger, previous);
+    let terms = Terms {
+        slots: input.tunnels.iter().map(|(name, end)| (name.clone(), end.slot)).collect(),
+        cluster: input.cluster.to_owned(),
+        boot_unix_ns: input.boot_unix_ns,
+    };
+    let index = matching::Index::new(input.resolved, |key| ledger.connection(key), terms, &previous.memo);
     let mut shared = offers::Shared::default();
     for pod in input.pods.values() {
         let id = ledger.workload(&pod.uid).id;
         let old = previous.pods.get(&id);
-        let connections = index.matches(pod, old.map(Arc::as_ref));
+        let known = old.and_then(|old| Some((old.pod.as_ref()?.subject(input.cluster), &old.connections)));
+        let connections = index.matches(pod.subject(input.cluster), known);
         let pod = grants::compile(input, ledger, (&index, &mut shared), pod, old, connections);
         if let (None, Some(object), false) = (pod.addresses, &pod.pod, pod.connections.is_empty()) {
             compiled.problems.push(CompileProblem::NoWorkloadAddress { pod: object.title() });
@@ -223,8 +237,11 @@ pub fn compile(input: &Input, ledger: &mut Ledger, previous: &Compiled) -> Compi
         compiled.pods.insert(id, pod);
     }
     compiled.bindings = bindings(&compiled.pods);
-    compiled.node = Arc::new(node::compile(input, &previous.node, &compiled.pods, &mut compiled.problems));
-    compiled.connections = index.names();
+    let known = index.same().then_some(&previous.node.destinations);
+    let before = (&*previous.node, known);
+    compiled.node = Arc::new(node::compile(input, before, &compiled.pods, &mut compiled.problems));
+    compiled.connections =
+        if index.same() { Arc::clone(&previous.connections) } else { Arc::new(index.names()) };
     compiled.memo = index.into_memo();
     compiled
 }
@@ -233,6 +250,15 @@ impl Pod {
     /// `namespace/name`
     pub fn title(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    fn subject<'a>(&'a self, cluster: &'a str) -> matching::Subject<'a> {
+        matching::Subject {
+            cluster,
+            namespace: &self.namespace,
+            labels: &self.labels,
+            namespace_labels: &self.namespace_labels,
+        }
     }
 }
 

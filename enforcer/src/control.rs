@@ -7,6 +7,7 @@ mod client;
 pub mod explain;
 mod render;
 mod server;
+mod views;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,8 +23,9 @@ use crate::{
 
 pub use client::{ClientError, ask, events, find_socket};
 pub use server::serve;
+pub use views::{Asked, Views};
 
-/// What a role publishes after every cycle; the socket answers from the latest.
+/// What a role knows; the socket answers from it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub snapshot: Arc<Snapshot>,

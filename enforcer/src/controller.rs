@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read as _,
     net::Ipv6Addr,
@@ -22,9 +23,9 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
-    control::{self, View},
+    control::{self, View, Views},
     netlink::Netlink,
-    resolve::{Resolved, resolve},
+    resolve::{Before, Resolved, resolve, resolve_after},
     source::manifests,
     state::{self, Condition, State},
     store::Snapshot,
@@ -73,10 +74,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
     outside(&path, &args.manifests)?;
     let _lock = lock(&path).await?;
-    let saved = state::load(&path)?;
+    let saved = state::load(&path)?.map(Arc::new);
     let before = match &saved {
-        Some(state) => adopt(state, &path, &args)?,
-        None => install(&args)?,
+        Some(state) => adopt(state, &path, &args).map(|()| Arc::clone(state))?,
+        None => Arc::new(install(&args)?),
     };
     let taken = in_use(&before).await.context("cannot read the routes and addresses of this machine")?;
     ranges::check(&before, &taken)?;
@@ -85,9 +86,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     fs::create_dir_all(&args.run_dir)
         .with_context(|| format!("cannot make --run-dir {}", args.run_dir.display()))?;
     let (views, view) = watch::channel(View::default());
-    let mut serving = tokio::spawn(control::serve(args.run_dir.join("controller.sock"), view, None));
+    let mut serving =
+        tokio::spawn(control::serve(args.run_dir.join("controller.sock"), Views::told(view), None));
 
-    let mut controller = Controller { path, saved, state: before, logged: Vec::new() };
+    let counted = status::Counted::default();
+    let mut controller = Controller { path, saved, state: before, last: None, counted, logged: Vec::new() };
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         let (view, is_saved) = controller.cycle(snapshot);
@@ -108,22 +111,42 @@ pub struct Step {
     pub shortages: allocate::Shortages,
 }
 
-/// One turn of the controller; pure. `now` is RFC 3339 and lands in conditions that changed.
-pub fn step(snapshot: &Snapshot, before: &State, now: &str) -> Step {
+/// One turn of the controller; pure. `now` is RFC 3339 and lands in conditions that changed. `last` is what was made of
+/// which objects when `before` was the outcome; it and `counted` are only stores of work already done.
+fn step_after(
+    snapshot: &Snapshot,
+    before: &State,
+    now: &str,
+    last: Option<(&Snapshot, &Resolved)>,
+    counted: &mut status::Counted,
+) -> Step {
     // What pods need depends on the connections, and those on addresses: first the addresses, then the blocks.
-    let (state, _) = allocate::allocate(snapshot, &status::workloads(snapshot, &Resolved::default()), before);
-    let workloads = status::workloads(snapshot, &resolve(snapshot, &state));
-    let (mut state, shortages) = allocate::allocate(snapshot, &workloads, &state);
-    let resolved = resolve(snapshot, &state);
-    status::write(snapshot, &resolved, &shortages, now, &mut state);
+    let (mut state, mut shortages) = allocate::allocate(snapshot, &BTreeMap::new(), before);
+    let last = last.map(|(snapshot, resolved)| Before { snapshot, state: before, resolved });
+    let mut resolved = resolve_after(snapshot, &state, last);
+    let nodes = state.nodes.clone();
+    shortages.extend(allocate::blocks(snapshot, &status::workloads(snapshot, &resolved), &mut state));
+    if state.nodes != nodes {
+        resolved = resolve(snapshot, &state);
+    }
+    status::write(snapshot, &resolved, &shortages, now, &mut state, counted);
     Step { state, resolved, shortages }
+}
+
+/// The first turn of a controller.
+#[cfg(test)]
+pub fn step(snapshot: &Snapshot, before: &State, now: &str) -> Step {
+    step_after(snapshot, before, now, None, &mut status::Counted::default())
 }
 
 struct Controller {
     path: PathBuf,
     /// What the file says.
-    saved: Option<State>,
-    state: State,
+    saved: Option<Arc<State>>,
+    state: Arc<State>,
+    /// What was made of which objects at the last turn.
+    last: Option<(Arc<Snapshot>, Arc<Resolved>)>,
+    counted: status::Counted,
     /// Problems that are in the log already.
     logged: Vec<String>,
 }
@@ -131,7 +154,8 @@ struct Controller {
 impl Controller {
     /// The view of this turn, and whether the file has it.
     fn cycle(&mut self, snapshot: Arc<Snapshot>) -> (View, bool) {
-        let step = step(&snapshot, &self.state, &now());
+        let last = self.last.as_ref().map(|(snapshot, resolved)| (&**snapshot, &**resolved));
+        let step = step_after(&snapshot, &self.state, &now(), last, &mut self.counted);
         let mut problems: Vec<String> = snapshot.problems.iter().map(ToString::to_string).collect();
         problems.extend(step.resolved.problems(&snapshot).iter().map(ToString::to_string));
         problems.extend(step.shortages.iter().map(|(key, message)| format!("{key}: {message}")));
@@ -140,7 +164,9 @@ impl Controller {
             tracing::warn!("{problem}");
         }
         self.logged.clone_from(&problems);
-        self.state = step.state;
+        let resolved = Arc::new(step.resolved);
+        self.last = Some((Arc::clone(&snapshot), Arc::clone(&resolved)));
+        self.state = Arc::new(step.state);
         let failure = self.save();
         let is_saved = failure.is_none();
         let conditions = [
@@ -150,8 +176,8 @@ impl Controller {
         let name = self.path.display().to_string();
         let view = View {
             snapshot,
-            resolved: Arc::new(step.resolved),
-            state: Some(Arc::new(self.state.clone())),
+            resolved,
+            state: Some(Arc::clone(&self.state)),
             role: json!({"role": "controller", "name": name, "conditions": conditions}),
             ..View::default()
         };
@@ -165,7 +191,7 @@ impl Controller {
         }
         match state::save(&self.path, &self.state) {
             Ok(()) => {
-                self.saved = Some(self.state.clone());
+                self.saved = Some(Arc::clone(&self.state));
                 None
             }
             Err(error) => {
@@ -229,7 +255,7 @@ async fn lock(path: &Path) -> anyhow::Result<Flock<fs::File>> {
 }
 
 /// Ranges are for the life of an install: addresses in use cannot be moved.
-fn adopt(state: &State, path: &Path, args: &Args) -> anyhow::Result<State> {
+fn adopt(state: &State, path: &Path, args: &Args) -> anyhow::Result<()> {
     let pairs = [
         ("--service-range", args.service_range, state.service_range),
         ("--workload-range", args.workload_range, state.workload_range),
@@ -239,7 +265,7 @@ fn adopt(state: &State, path: &Path, args: &Args) -> anyhow::Result<State> {
             bail!("{flag} {given}: state file {} was made with {kept}, expected the same", path.display());
         }
     }
-    Ok(state.clone())
+    Ok(())
 }
 
 fn install(args: &Args) -> anyhow::Result<State> {

@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use crate::{
-    resolve::{CLUSTER_DOMAIN, resolve},
+    resolve::{Before, CLUSTER_DOMAIN, Resolved, without_connections},
     source::manifests,
-    state,
+    state::{self, State},
+    store::Snapshot,
 };
 
 mod answer;
@@ -82,11 +83,22 @@ fn follow(manifests: PathBuf, state: PathBuf, domain: String) -> anyhow::Result<
     let accepted = manifests::Memory::Others(state::accepted_path(&state));
     let mut snapshots = manifests::watch(manifests, accepted)?;
     let mut states = state::watch_state(state);
+    let mut known: Option<(Arc<Snapshot>, Arc<State>, Resolved)> = None;
     let mut zone = move || {
         let snapshot = snapshots.borrow_and_update().clone();
         let state = states.borrow_and_update().clone();
-        let resolved = state.map(|state| resolve(&snapshot, &state));
-        (Arc::new(Zone::new(&domain, resolved.as_ref())), snapshots.clone(), states.clone())
+        let last = known.as_ref();
+        let before = last.map(|(snapshot, state, resolved)| Before { snapshot, state, resolved });
+        // Names have nothing to do with connections, of which most changes are.
+        let same = state.as_ref().zip(before).is_some_and(|(state, before)| before.holds(&snapshot, state));
+        if !same {
+            known = state.map(|state| {
+                let resolved = without_connections(&snapshot, &state);
+                (snapshot, state, resolved)
+            });
+        }
+        let resolved = known.as_ref().map(|(.., resolved)| resolved);
+        (Arc::new(Zone::new(&domain, resolved)), snapshots.clone(), states.clone())
     };
     let (first, mut snapshot_changes, mut state_changes) = zone();
     let (sender, receiver) = watch::channel(first);

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    control::{self, View},
+    control::{self, Views},
     datapath::{
         gateway::GatewayDatapath as _,
         kernel::{Hooks, KernelGateway, Options},
@@ -137,7 +137,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         tokio::spawn(monitor::run(events, ends.names, listeners.clone()));
     }
     let stop = stop_signal()?;
-    let serving = control::serve(run_dir.join("gateway.sock"), ends.view, Some(listeners));
+    let serving = control::serve(run_dir.join("gateway.sock"), ends.views, Some(listeners));
     tokio::select! {
         result = Manager::new(settings, channels, parts).run(stop) => result,
         result = serving => result,
@@ -151,7 +151,7 @@ struct Ends {
     targets: watch::Receiver<std::collections::BTreeSet<SocketAddr>>,
     reports: mpsc::Sender<probe::Report>,
     names: watch::Receiver<Arc<monitor::Names>>,
-    view: watch::Receiver<View>,
+    views: Views,
 }
 
 fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
@@ -164,16 +164,27 @@ fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
     let (wanted, wanted_device) = watch::channel(None);
     let (tunnel_health, tunnel) = watch::channel(far_end::Health::default());
     let (names, known_names) = watch::channel(Arc::default());
-    let (view, viewed) = watch::channel(View::default());
-    let channels =
-        Channels { snapshots, states, said, say, peers, reports, targets, wanted, tunnel, names, view };
+    let (asked, views) = Views::asked();
+    let channels = Channels {
+        snapshots,
+        states,
+        said,
+        say,
+        peers,
+        reports,
+        targets,
+        wanted,
+        tunnel,
+        names,
+        asked: Arc::new(asked),
+    };
     let ends = Ends {
         wanted: wanted_device,
         tunnel: tunnel_health,
         targets: wanted_targets,
         reports: report,
         names: known_names,
-        view: viewed,
+        views,
     };
     Ok((channels, ends))
 }

@@ -3,7 +3,7 @@
 //! Types only know their shape. What a valid object is beyond its shape is decided in `validate`; nothing here does
 //! I/O.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +18,13 @@ pub use pod::{CGROUP_ANNOTATION, NETNS_ANNOTATION, PodIp, PodSpec, PodStatus};
 /// Group and version of our kinds.
 pub const API_VERSION: &str = "enforcer.dev/v1alpha1";
 
-/// Names one object. `namespace` is empty for cluster-scoped kinds.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct ObjectKey {
+/// Names one object. A clone shares the names: every layer has its maps of thousands of objects.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ObjectKey(Arc<KeyParts>);
+
+/// What an [`ObjectKey`] is made of. `namespace` is empty for cluster-scoped kinds.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct KeyParts {
     pub kind: Kind,
     pub namespace: String,
     pub name: String,
@@ -28,7 +32,15 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { kind, namespace: namespace.into(), name: name.into() }
+        Self(Arc::new(KeyParts { kind, namespace: namespace.into(), name: name.into() }))
+    }
+}
+
+impl Deref for ObjectKey {
+    type Target = KeyParts;
+
+    fn deref(&self) -> &KeyParts {
+        &self.0
     }
 }
 

@@ -10,6 +10,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use before::Known;
+
 use crate::{
     model::{AllowedBackend, Kind, LabelSelector, Object, ObjectKey, Protocol, SourceMode},
     state::{self, Condition, State},
@@ -17,6 +19,7 @@ use crate::{
     validate::{Mistake, value},
 };
 
+mod before;
 mod connections;
 mod destinations;
 mod gateways;
@@ -26,8 +29,9 @@ mod selector;
 #[cfg(test)]
 mod tests;
 
+pub use before::Before;
 pub(crate) use destinations::host_name;
-pub use references::{REFERENCES, references};
+pub use references::{REFERENCES, is_alike, references};
 pub use selector::{FailedLabel, FailedTerm, match_pod};
 
 /// Domain of [`Destination::fqdn`]; `enforcer dns --cluster-domain` may serve another one.
@@ -39,6 +43,23 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// want the same thing: a gateway before a node, then the lower number (who was there first: the controller numbers
 /// what is new by its age), then the name. The other one is not valid, and nothing of it is taken over.
 pub fn resolve(snapshot: &Snapshot, state: &State) -> Resolved {
+    let mut resolved = without_connections(snapshot, state);
+    connections::resolve(snapshot, state, &Known::default(), &mut resolved);
+    resolved
+}
+
+/// The same, saving the work that is done already.
+pub fn resolve_after(snapshot: &Snapshot, state: &State, before: Option<Before>) -> Resolved {
+    let Some(before) = before.filter(|before| before.holds(snapshot, state)) else {
+        return resolve(snapshot, state);
+    };
+    let mut resolved = before.trunk();
+    connections::resolve(snapshot, state, &Known::of(before), &mut resolved);
+    resolved
+}
+
+/// The same but for the connections.
+pub fn without_connections(snapshot: &Snapshot, state: &State) -> Resolved {
     let mut resolved = Resolved {
         service_ranges: vec![state.service_range.into(), state::service_subnet(state.ula).into()],
         workload_ranges: vec![
@@ -48,10 +69,9 @@ pub fn resolve(snapshot: &Snapshot, state: &State) -> Resolved {
         ],
         ..Resolved::default()
     };
-    infrastructure::resolve(snapshot, &mut resolved);
+    resolved.infrastructure = infrastructure::resolve(snapshot);
     gateways::resolve(snapshot, state, &mut resolved);
     destinations::resolve(snapshot, state, &mut resolved);
-    connections::resolve(snapshot, state, &mut resolved);
     resolved
 }
 
@@ -85,6 +105,11 @@ impl Resolved {
         self.conditions.insert(key.clone(), vec![condition]);
     }
 
+    /// Everything that is guarded: of services, of workloads, and what is listed.
+    pub fn ranges(&self) -> [&[IpNet]; 3] {
+        [&self.service_ranges, &self.workload_ranges, &self.listed_ranges]
+    }
+
     /// The range of ours that holds this address.
     fn own_range(&self, address: IpAddr) -> Option<IpNet> {
         self.service_ranges
@@ -114,6 +139,7 @@ impl Note {
 }
 
 /// Not valid, and why.
+#[derive(Debug, PartialEq)]
 struct Refusal {
     reason: &'static str,
     /// Field first: `spec.gateways[0]: "eu-2", expected the name of a TunnelGateway`.

@@ -83,11 +83,7 @@ impl Agent {
         let setup = Setup {
             node: node.clone(),
             mtu: mtus.values().copied().min().unwrap_or(1420),
-            ranges: [
-                self.resolved.service_ranges.clone(),
-                self.resolved.workload_ranges.clone(),
-                self.resolved.listed_ranges.clone(),
-            ],
+            ranges: self.resolved.ranges().map(<[IpNet]>::to_vec),
         };
         // Somebody took the pair or the tunnel netns away: everything that hung on it is made anew.
         self.guarded &= self.devices.links.contains_key(&self.pair.enforcer0) && self.netns.exists();
@@ -166,7 +162,7 @@ impl Agent {
 
         let compiled = self.compile(&node);
         // What is said to the kernel or a gateway must be known after a crash.
-        if let Err(error) = self.ledger_file.save(&self.ledger) {
+        if let Err(error) = self.ledger_file.save_urgent(&self.ledger) {
             let text = format!("{:#}", anyhow::Error::from(error));
             tracing::warn!(error = text, "nothing is changed");
             self.applied.failures = vec![text];
@@ -277,6 +273,7 @@ impl Agent {
             self.boot_unix_ns = boot_unix;
         }
         self.look_around = true;
+        self.keep_names();
         self.ticks += 1;
         let now = boot_ns();
         if self.resolved.connections.iter().any(|connection| connection.valid_until_unix_ns.is_some()) {
@@ -299,6 +296,13 @@ impl Agent {
         {
             let line = |map: &crate::datapath::kernel::MapPressure| json!({ "map": map.map, "entries": map.entries, "capacity": map.capacity });
             self.pressure = pressure.iter().map(line).collect();
+        }
+    }
+
+    /// Writes what was not urgent. What must not be lost is not done before it is written.
+    pub(super) fn keep_names(&mut self) {
+        if let Err(error) = self.ledger_file.save(&self.ledger) {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "names are not kept yet");
         }
     }
 

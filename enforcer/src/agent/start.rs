@@ -89,6 +89,15 @@ impl LedgerFile {
         Ok((Self { path, saved: Some(ledger.clone()) }, ledger))
     }
 
+    /// Writes it if it says something that must be known after a crash. What can wait comes with [`Self::save`]:
+    /// writing takes longer than most changes.
+    pub fn save_urgent(&mut self, ledger: &Ledger) -> Result<(), StartError> {
+        if self.saved.as_ref().is_some_and(|saved| saved.same_but_for_connections(ledger)) {
+            return Ok(());
+        }
+        self.save(ledger)
+    }
+
     /// Writes it if it says something new. After a crash the file is the old one or the new one.
     pub fn save(&mut self, ledger: &Ledger) -> Result<(), StartError> {
         if self.saved.as_ref().is_some_and(|saved| saved.same_on_disk(ledger)) {

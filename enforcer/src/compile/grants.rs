@@ -1,26 +1,26 @@
 //! What one pod may reach.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use enforcer_common::grant::{Grant, GrantKey};
 
 use super::{
-    Acknowledged, Input, Ledger, Pod, PodGrants,
+    Acknowledged, Input, Ledger, Pod, PodGrants, Terms,
     ledger::Addresses,
-    matching::Index,
-    offers::{Offer, Offers, Shared},
+    matching::{Index, Numbers},
+    offers::{self, Offer, Offers, Shared},
     table::GrantTable,
 };
-use crate::announce::Binding;
+use crate::{announce::Binding, resolve::Destination};
 
 /// The pod's grants; the old ones where nothing that they depend on has changed.
 pub(super) fn compile(
     input: &Input,
     ledger: &mut Ledger,
-    (index, shared): (&Index, &mut Shared),
+    (index, shared): (&Index<Terms>, &mut Shared),
     pod: &Arc<Pod>,
     old: Option<&Arc<PodGrants>>,
-    connections: Arc<BTreeSet<u32>>,
+    connections: Numbers,
 ) -> Arc<PodGrants> {
     let entry = if connections.is_empty() {
         ledger.workload(&pod.uid)
@@ -36,7 +36,9 @@ pub(super) fn compile(
     {
         return Arc::clone(old);
     }
-    let (connections, offers) = shared.of(input, index, connections);
+    let slots = |destination: &Destination| Some(slots(input, destination));
+    let terms = offers::Terms { boot_unix_ns: input.boot_unix_ns, slots: &slots };
+    let (connections, offers) = shared.of(&terms, index, connections);
     let mut grants = PodGrants { connections, addresses: entry.addresses, ..PodGrants::default() };
     // Without a workload address nothing can be carried, and a grant would promise it.
     if let Some(addresses) = entry.addresses {
@@ -63,6 +65,11 @@ fn binding(input: &Input, pod: &Pod, addresses: Addresses) -> Binding {
         pod: pod.name.clone(),
         labels: pod.labels.clone(),
     }
+}
+
+fn slots(input: &Input, destination: &Destination) -> u64 {
+    let ends = destination.gateways.iter().filter_map(|gateway| input.tunnels.get(gateway));
+    ends.fold(0, |bits, end| bits | 1 << end.slot)
 }
 
 fn of_pod(

@@ -19,6 +19,8 @@ pub const VERSION: u32 = 1;
 pub const REST_SECONDS: u64 = 26 * 3600;
 /// Grant ids are reserved in lots, so that the file is not written for each of them.
 const LOT: u32 = 65_536;
+/// The same for the numbers of connections.
+const LOT_OF_CONNECTIONS: u32 = 1024;
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -31,7 +33,10 @@ pub struct Ledger {
     resting: BTreeMap<u32, Resting>,
     /// Key: text key of the connection.
     connections: BTreeMap<String, u32>,
+    /// Every connection's number below this may have been used.
     next_connection: u32,
+    #[serde(skip)]
+    next_number: Option<u32>,
     /// Key: name of the gateway.
     slots: BTreeMap<String, u32>,
     /// Every grant id below this may have been used.
@@ -82,6 +87,7 @@ impl Default for Ledger {
             resting: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 1,
+            next_number: None,
             slots: BTreeMap::new(),
             reserved_grants: 1,
             next_grant: None,
@@ -166,8 +172,11 @@ impl Ledger {
         if let Some(number) = self.connections.get(&text) {
             return *number;
         }
-        let number = self.next_connection;
-        self.next_connection += 1;
+        let number = self.next_number.unwrap_or(self.next_connection);
+        self.next_number = Some(number + 1);
+        if number >= self.next_connection {
+            self.next_connection = number + LOT_OF_CONNECTIONS;
+        }
         self.connections.insert(text, number);
         number
     }
@@ -203,14 +212,21 @@ impl Ledger {
 
     /// Whether both say the same once written and read back.
     pub fn same_on_disk(&self, other: &Self) -> bool {
+        self.same_but_for_connections(other) && self.connections == other.connections
+    }
+
+    /// The same without the numbers of single connections. One that is lost is given a new one, which nobody has
+    /// had, and its grants are counted anew: nothing that the kernel or a gateway relies on.
+    pub fn same_but_for_connections(&self, other: &Self) -> bool {
         // Taken apart, so that a field that is added is not forgotten here.
         let Self {
             version,
             workloads,
             next_workload,
             resting,
-            connections,
+            connections: _,
             next_connection,
+            next_number: _,
             slots,
             reserved_grants,
             next_grant: _,
@@ -219,7 +235,6 @@ impl Ledger {
             == (&other.version, &other.next_workload, &other.next_connection, &other.reserved_grants)
             && *workloads == other.workloads
             && *resting == other.resting
-            && *connections == other.connections
             && *slots == other.slots
     }
 }
@@ -310,5 +325,18 @@ mod tests {
         let mut back: Ledger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
         assert!(back.same_on_disk(&ledger));
         assert_eq!(back.grant(), 1 + LOT, "ids 1 and 2 may be in use");
+    }
+
+    #[test]
+    fn a_number_that_was_given_after_the_last_save_is_not_given_to_another() {
+        let key = |name: &str| ObjectKey::new(crate::model::Kind::ServiceConnection, "shop", name);
+        let mut ledger = Ledger::default();
+        assert_eq!((ledger.connection(&key("a")), ledger.connection(&key("a"))), (1, 1));
+        let saved = serde_json::to_string(&ledger).unwrap();
+        let mut back: Ledger = serde_json::from_str(&saved).unwrap();
+        assert_eq!(ledger.connection(&key("b")), 2);
+        assert!(ledger.same_but_for_connections(&back) && !ledger.same_on_disk(&back));
+        assert_eq!(back.connection(&key("a")), 1);
+        assert_eq!(back.connection(&key("c")), 1 + LOT_OF_CONNECTIONS, "2 may be in use");
     }
 }

@@ -1,4 +1,5 @@
-//! Which connections select which pods, and what has changed about them since the last time.
+//! Which connections select which pods, and what has changed about them since the last time. Both ends of the tunnel
+//! ask this: the agent for its grants, the gateway for its own check of them.
 //!
 //! Numbers stand for connections: pods × connections is the product that must stay cheap.
 
@@ -7,73 +8,80 @@ use std::{
     sync::Arc,
 };
 
-use super::{Compiled, Input, Ledger, Pod, PodGrants};
 use crate::{
-    model::ObjectKey,
+    model::{Labels, ObjectKey},
     resolve::{Connection, Destination, Resolved, match_pod},
 };
 
-/// What the next run compares with.
+/// What the next run compares with. `T` is what all results depend on besides the objects.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Memo {
+pub struct Memo<T> {
     resolved: Arc<Resolved>,
     /// Rank (place in `resolved.connections`) by number.
-    ranks: BTreeMap<u32, usize>,
-    /// Tunnel slot by gateway.
-    slots: BTreeMap<String, u32>,
-    cluster: String,
-    boot_unix_ns: i128,
+    ranks: Arc<BTreeMap<u32, usize>>,
+    terms: T,
     /// Nothing was compiled yet, or read back from the kernel only.
     filled: bool,
 }
 
-/// A connection with its number and its destination.
-pub(super) type Charged<'a> = (u32, &'a Connection, &'a Destination);
+/// What selectors look at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Subject<'a> {
+    /// Of the pod's node.
+    pub cluster: &'a str,
+    pub namespace: &'a str,
+    pub labels: &'a Labels,
+    pub namespace_labels: &'a Labels,
+}
 
-pub(super) struct Index<'a> {
+/// Numbers of connections, shared between pods that are selected alike.
+pub type Numbers = Arc<BTreeSet<u32>>;
+
+/// A connection with its number and its destination.
+pub type Charged<'a> = (u32, &'a Connection, &'a Destination);
+
+pub struct Index<'a, T> {
     resolved: &'a Resolved,
-    cluster: &'a str,
-    memo: Memo,
+    memo: Memo<T>,
     /// Connections that are new or not what they were; their destinations count as part of them.
     changed: BTreeSet<u32>,
     /// Everything has to be compiled again.
     all: bool,
+    /// The objects are the very ones of the last time.
+    same: bool,
 }
 
-impl<'a> Index<'a> {
-    pub(super) fn new(input: &Input<'a>, ledger: &mut Ledger, previous: &Compiled) -> Self {
-        let resolved: &'a Arc<Resolved> = input.resolved;
-        let ranks: BTreeMap<u32, usize> =
-            (0..).zip(&resolved.connections).map(|(rank, c)| (ledger.connection(&c.key), rank)).collect();
-        let memo = Memo {
-            resolved: Arc::clone(resolved),
-            ranks,
-            slots: input.tunnels.iter().map(|(name, end)| (name.clone(), end.slot)).collect(),
-            cluster: input.cluster.to_owned(),
-            boot_unix_ns: input.boot_unix_ns,
-            filled: true,
+impl<'a, T: PartialEq> Index<'a, T> {
+    /// `number` gives a connection its number, always the same one.
+    pub fn new(
+        resolved: &'a Arc<Resolved>,
+        mut number: impl FnMut(&ObjectKey) -> u32,
+        terms: T,
+        old: &Memo<T>,
+    ) -> Self {
+        let same = old.filled && Arc::ptr_eq(&old.resolved, resolved);
+        let ranks = if same {
+            Arc::clone(&old.ranks)
+        } else {
+            Arc::new((0..).zip(&resolved.connections).map(|(rank, c)| (number(&c.key), rank)).collect())
         };
-        let old = &previous.memo;
-        let all = !old.filled
-            || old.slots != memo.slots
-            || old.cluster != memo.cluster
-            || old.boot_unix_ns != memo.boot_unix_ns
-            || reordered(&old.ranks, &memo.ranks);
+        let memo = Memo { resolved: Arc::clone(resolved), ranks, terms, filled: true };
+        let all = !old.filled || old.terms != memo.terms || !same && reordered(&old.ranks, &memo.ranks);
         let changed = if all { memo.ranks.keys().copied().collect() } else { changed(old, &memo) };
-        Self { resolved, cluster: input.cluster, memo, changed, all }
+        Self { resolved, memo, changed, all, same }
     }
 
-    /// Numbers of the connections that select the pod; the old set itself where it is still right.
-    pub(super) fn matches(&self, pod: &Arc<Pod>, old: Option<&PodGrants>) -> Arc<BTreeSet<u32>> {
-        let known = old.filter(|old| !self.all && old.pod.as_ref().is_some_and(|old| same_labels(old, pod)));
-        let Some(old) = known else {
+    /// Numbers of the connections that select the pod. `old` is what it was and what selected it the last time: the
+    /// old set itself comes back where it is still right.
+    pub fn matches(&self, pod: Subject, old: Option<(Subject, &Numbers)>) -> Numbers {
+        let Some((_, old)) = old.filter(|(old, _)| !self.all && *old == pod) else {
             return Arc::new(
                 self.memo.ranks.keys().copied().filter(|number| self.selects(*number, pod)).collect(),
             );
         };
-        let mut numbers = Arc::clone(&old.connections);
+        let mut numbers = Arc::clone(old);
         for number in &self.changed {
-            match (old.connections.contains(number), self.selects(*number, pod)) {
+            match (old.contains(number), self.selects(*number, pod)) {
                 (false, true) => _ = Arc::make_mut(&mut numbers).insert(*number),
                 (true, false) => _ = Arc::make_mut(&mut numbers).remove(number),
                 (true, true) | (false, false) => {}
@@ -83,12 +91,12 @@ impl<'a> Index<'a> {
     }
 
     /// Whether the grants that the old connections gave are still the ones that the new connections give.
-    pub(super) fn unchanged(&self, old: &Arc<BTreeSet<u32>>, new: &Arc<BTreeSet<u32>>) -> bool {
+    pub fn unchanged(&self, old: &Numbers, new: &Numbers) -> bool {
         !self.all && Arc::ptr_eq(old, new) && self.changed.iter().all(|number| !new.contains(number))
     }
 
     /// The connections in the order in which they are charged, each with its destination.
-    pub(super) fn in_order(&self, numbers: &BTreeSet<u32>) -> Vec<Charged<'a>> {
+    pub fn in_order(&self, numbers: &BTreeSet<u32>) -> Vec<Charged<'a>> {
         let mut ranked: Vec<(usize, u32)> =
             numbers.iter().filter_map(|number| Some((*self.memo.ranks.get(number)?, *number))).collect();
         ranked.sort_unstable();
@@ -99,28 +107,28 @@ impl<'a> Index<'a> {
         ranked.into_iter().filter_map(found).collect()
     }
 
-    pub(super) fn names(&self) -> BTreeMap<u32, ObjectKey> {
+    /// Whether the objects mean what they meant the last time.
+    pub const fn same(&self) -> bool {
+        self.same
+    }
+
+    pub fn names(&self) -> BTreeMap<u32, ObjectKey> {
         let key = |(number, rank): (&u32, &usize)| {
             Some((*number, self.resolved.connections.get(*rank)?.key.clone()))
         };
         self.memo.ranks.iter().filter_map(key).collect()
     }
 
-    pub(super) fn into_memo(self) -> Memo {
+    pub fn into_memo(self) -> Memo<T> {
         self.memo
     }
 
-    fn selects(&self, number: u32, pod: &Pod) -> bool {
+    fn selects(&self, number: u32, pod: Subject) -> bool {
         let connection = self.memo.ranks.get(&number).and_then(|rank| self.resolved.connections.get(*rank));
         connection.is_some_and(|connection| {
-            match_pod(connection, self.cluster, &pod.namespace, &pod.labels, &pod.namespace_labels).is_ok()
+            match_pod(connection, pod.cluster, pod.namespace, pod.labels, pod.namespace_labels).is_ok()
         })
     }
-}
-
-fn same_labels(a: &Arc<Pod>, b: &Arc<Pod>) -> bool {
-    Arc::ptr_eq(a, b)
-        || a.namespace == b.namespace && a.labels == b.labels && a.namespace_labels == b.namespace_labels
 }
 
 /// Whether connections that both have stand in another order.
@@ -132,7 +140,7 @@ fn reordered(old: &BTreeMap<u32, usize>, new: &BTreeMap<u32, usize>) -> bool {
 }
 
 /// Numbers of connections that are new, gone, or differ in themselves or in their destination.
-fn changed(old: &Memo, new: &Memo) -> BTreeSet<u32> {
+fn changed<T>(old: &Memo<T>, new: &Memo<T>) -> BTreeSet<u32> {
     if Arc::ptr_eq(&old.resolved, &new.resolved) {
         return BTreeSet::new();
     }
@@ -146,7 +154,7 @@ fn changed(old: &Memo, new: &Memo) -> BTreeSet<u32> {
         .collect();
     let mut changed: BTreeSet<u32> =
         old.ranks.keys().filter(|number| !new.ranks.contains_key(number)).copied().collect();
-    for (number, rank) in &new.ranks {
+    for (number, rank) in &*new.ranks {
         let now = &new.resolved.connections[*rank];
         let before = old.ranks.get(number).map(|rank| &old.resolved.connections[*rank]);
         if before != Some(now) || destinations.contains(&now.destination) {

@@ -13,9 +13,10 @@ use enforcer_common::{
 use super::{CompileProblem, Input, Location, PodGrants, offers, workload_addresses};
 use crate::{datapath::Tables, resolve::Resolved};
 
+/// `known` are the destinations, if they are what they were.
 pub(super) fn compile(
     input: &Input,
-    previous: &Tables,
+    (previous, known): (&Tables, Option<&BTreeMap<DestinationKey, Destination>>),
     pods: &BTreeMap<u32, Arc<PodGrants>>,
     problems: &mut Vec<CompileProblem>,
 ) -> Tables {
@@ -32,7 +33,10 @@ pub(super) fn compile(
     };
     guard(&mut tables, input.resolved);
     tunnels(&mut tables, input, previous);
-    destinations(&mut tables, input.resolved);
+    match known {
+        Some(known) => tables.destinations.clone_from(known),
+        None => destinations(&mut tables, input.resolved),
+    }
     // The older workload comes first and keeps what two of them claim.
     for (id, grants) in pods {
         identity(&mut tables, input, *id, grants, pods, problems);

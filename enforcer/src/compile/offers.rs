@@ -10,11 +10,19 @@ use enforcer_common::{
     grant::{DestinationKey, FOREVER},
 };
 
-use super::{Input, matching::Index};
+use super::matching::{Index, Numbers};
 use crate::resolve::{Connection, Destination};
 
+/// What offers depend on besides the connections.
+pub struct Terms<'a> {
+    /// Unix time minus `CLOCK_BOOTTIME`, nanoseconds.
+    pub boot_unix_ns: i128,
+    /// [`Offer::slots`] of a destination; `None`: it is not offered here.
+    pub slots: &'a dyn Fn(&Destination) -> Option<u64>,
+}
+
 /// One grant but for the pod.
-pub(super) struct Offer {
+pub struct Offer {
     pub key: DestinationKey,
     /// Number of the connection that is charged.
     pub connection: u32,
@@ -24,7 +32,7 @@ pub(super) struct Offer {
 }
 
 /// Offers in the order of their keys.
-pub(super) struct Offers {
+pub struct Offers {
     pub list: Vec<Offer>,
     /// Names of the gateways that lead to them.
     pub gateways: BTreeSet<String>,
@@ -32,20 +40,20 @@ pub(super) struct Offers {
 
 /// Sets of connections and their offers, so that pods which are selected alike share them.
 #[derive(Default)]
-pub(super) struct Shared {
-    sets: BTreeMap<Arc<BTreeSet<u32>>, Arc<Offers>>,
+pub struct Shared {
+    sets: BTreeMap<Numbers, Arc<Offers>>,
     /// The one that was asked for last: most pods are like the one before.
-    last: Option<(Arc<BTreeSet<u32>>, Arc<Offers>)>,
+    last: Option<(Numbers, Arc<Offers>)>,
 }
 
 impl Shared {
     /// The set, shared with those that are equal, and what it offers.
-    pub fn of(
+    pub fn of<T: PartialEq>(
         &mut self,
-        input: &Input,
-        index: &Index,
-        numbers: Arc<BTreeSet<u32>>,
-    ) -> (Arc<BTreeSet<u32>>, Arc<Offers>) {
+        terms: &Terms,
+        index: &Index<T>,
+        numbers: Numbers,
+    ) -> (Numbers, Arc<Offers>) {
         if let Some((last, offers)) = self.last.as_ref().filter(|(last, _)| *last == numbers) {
             return (Arc::clone(last), Arc::clone(offers));
         }
@@ -53,7 +61,7 @@ impl Shared {
         let both = if let Some((numbers, offers)) = found {
             (Arc::clone(numbers), Arc::clone(offers))
         } else {
-            let offers = Arc::new(offers(input, index, &numbers));
+            let offers = Arc::new(offers(terms, index, &numbers));
             self.sets.insert(Arc::clone(&numbers), Arc::clone(&offers));
             (numbers, offers)
         };
@@ -62,11 +70,12 @@ impl Shared {
     }
 }
 
-fn offers(input: &Input, index: &Index, numbers: &BTreeSet<u32>) -> Offers {
+fn offers<T: PartialEq>(terms: &Terms, index: &Index<T>, numbers: &BTreeSet<u32>) -> Offers {
     let charged = index.in_order(numbers);
     let mut list = Vec::with_capacity(charged.len());
     for (number, connection, destination) in &charged {
-        let (valid_until_ns, slots) = (boot_time(input, connection), slots(input, destination));
+        let Some(slots) = (terms.slots)(destination) else { continue };
+        let valid_until_ns = boot_time(terms, connection);
         for service in addresses(destination) {
             for port in &connection.ports {
                 let (protocol, port) = (port.protocol.number(), Port::new(port.port));
@@ -88,18 +97,13 @@ fn offers(input: &Input, index: &Index, numbers: &BTreeSet<u32>) -> Offers {
     Offers { list, gateways }
 }
 
-fn slots(input: &Input, destination: &Destination) -> u64 {
-    let ends = destination.gateways.iter().filter_map(|gateway| input.tunnels.get(gateway));
-    ends.fold(0, |bits, end| bits | 1 << end.slot)
-}
-
-fn boot_time(input: &Input, connection: &Connection) -> u64 {
+fn boot_time(terms: &Terms, connection: &Connection) -> u64 {
     let Some(until) = connection.valid_until_unix_ns else { return FOREVER };
-    let boot = (i128::from(until) - input.boot_unix_ns).max(0);
+    let boot = (i128::from(until) - terms.boot_unix_ns).max(0);
     u64::try_from(boot).unwrap_or(FOREVER)
 }
 
 /// The families that are published.
-pub(super) fn addresses(destination: &Destination) -> impl Iterator<Item = Addr> + use<> {
+pub fn addresses(destination: &Destination) -> impl Iterator<Item = Addr> + use<> {
     destination.v4.map(Addr::v4).into_iter().chain(destination.v6.map(Addr::v6))
 }

@@ -58,28 +58,28 @@ impl GrantTable {
     pub fn waiting(&self) -> BTreeSet<u32> {
         self.values().filter(|grant| grant.gateways == 0).map(|grant| grant.connection).collect()
     }
+}
 
-    /// Puts what differs between two tables into maps, each table's side into its own.
-    pub(super) fn differ(
-        &self,
-        then: &Self,
-        have: &mut BTreeMap<GrantKey, Grant>,
-        want: &mut BTreeMap<GrantKey, Grant>,
-    ) {
-        let (mut old, mut new) = (self.entries.iter().peekable(), then.entries.iter().peekable());
-        loop {
-            let order = match (old.peek(), new.peek()) {
-                (Some(old), Some(new)) => old.0.cmp(&new.0),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => return,
-            };
-            let before = if order.is_le() { old.next() } else { None };
-            let after = if order.is_ge() { new.next() } else { None };
-            if before != after {
-                have.extend(before.copied());
-                want.extend(after.copied());
-            }
+/// Puts what differs between two lists in the order of their keys into maps, each list's side into its own.
+pub fn differ<K: Copy + Ord, V: Copy + PartialEq>(
+    old: &[(K, V)],
+    new: &[(K, V)],
+    have: &mut BTreeMap<K, V>,
+    want: &mut BTreeMap<K, V>,
+) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some(old), Some(new)) => old.0.cmp(&new.0),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let before = if order.is_le() { old.next() } else { None };
+        let after = if order.is_ge() { new.next() } else { None };
+        if before != after {
+            have.extend(before.copied());
+            want.extend(after.copied());
         }
     }
 }
@@ -100,7 +100,7 @@ mod tests {
         let old = GrantTable::from_sorted(vec![entry(1, 1), entry(2, 1), entry(3, 1), entry(5, 1)]);
         let new = GrantTable::from_sorted(vec![entry(2, 1), entry(3, 0), entry(4, 1)]);
         let (mut have, mut want) = (BTreeMap::new(), BTreeMap::new());
-        old.differ(&new, &mut have, &mut want);
+        differ(old.entries(), new.entries(), &mut have, &mut want);
         assert_eq!(have, BTreeMap::from([entry(1, 1), entry(3, 1), entry(5, 1)]));
         assert_eq!(want, BTreeMap::from([entry(3, 0), entry(4, 1)]));
     }

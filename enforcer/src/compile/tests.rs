@@ -178,7 +178,7 @@ fn a_grant_that_another_connection_is_charged_for_is_counted_anew() {
     let mut world = World::new();
     let before = world.compile();
     let mut older = connection("older");
-    older.key.name = "a-older".to_owned();
+    older.key = ObjectKey::new(older.key.kind, older.key.namespace.as_str(), "a-older");
     world.resolved.connections.insert(0, older);
     let after = world.compile_after(&before);
     let charged = |compiled: &Compiled| -> Vec<(u32, String)> {

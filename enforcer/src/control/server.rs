@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{broadcast, watch},
+    sync::broadcast,
 };
 
-use super::{Answer, MonitorEvent, Request, View, explain, render};
+use super::{Answer, MonitorEvent, Request, Views, explain, render};
 
 /// Longest request; a client that sends more is cut off.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -19,7 +19,7 @@ const MAX_REQUEST: u64 = 64 * 1024;
 /// calls this holds the role's lock.
 pub async fn serve(
     path: PathBuf,
-    view: watch::Receiver<View>,
+    views: Views,
     events: Option<broadcast::Sender<MonitorEvent>>,
 ) -> anyhow::Result<()> {
     // Bound beside its place and moved there: nobody can connect before the mode is set.
@@ -38,9 +38,9 @@ pub async fn serve(
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (view, events) = (view.clone(), events.clone());
+                let (views, events) = (views.clone(), events.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = answer(stream, view, events).await {
+                    if let Err(error) = answer(stream, views, events).await {
                         tracing::debug!(%error, "a client of the control socket went away");
                     }
                 });
@@ -56,7 +56,7 @@ pub async fn serve(
 
 async fn answer(
     stream: UnixStream,
-    view: watch::Receiver<View>,
+    mut views: Views,
     events: Option<broadcast::Sender<MonitorEvent>>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
@@ -70,9 +70,9 @@ async fn answer(
             }
         };
         let reply = match request {
-            Request::Status => Answer::Ok(view.borrow().role.clone()),
+            Request::Status => Answer::Ok(views.fresh().await.role.clone()),
             Request::Get { kind, namespace, name } => {
-                let view = view.borrow();
+                let view = views.fresh().await;
                 let wanted = view.snapshot.objects.iter().filter(|(key, _)| {
                     key.kind == kind
                         && namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace)
@@ -84,7 +84,7 @@ async fn answer(
                 let now =
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-                let steps = explain::explain(&view.borrow(), &question, now);
+                let steps = explain::explain(&*views.fresh().await, &question, now);
                 Answer::Ok(json!(steps))
             }
             Request::Monitor => match &events {
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::{ask, events},
+        control::{View, ask, events},
         model::{Kind, Metadata, Object, ObjectKey, Spec},
         store::Snapshot,
     };
@@ -147,9 +147,15 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_client_gets_the_latest_view_and_every_event_after_it_asked() {
         let path = std::env::temp_dir().join(format!("enforcer-control-{}.sock", std::process::id()));
-        let (_view_sender, view) = watch::channel(view());
+        let (asked, views) = Views::asked();
+        tokio::spawn(async move {
+            loop {
+                asked.wanted().await;
+                asked.answer(view());
+            }
+        });
         let (event_sender, _) = broadcast::channel(8);
-        let server = tokio::spawn(serve(path.clone(), view, Some(event_sender.clone())));
+        let server = tokio::spawn(serve(path.clone(), views, Some(event_sender.clone())));
         while !path.exists() {
             tokio::task::yield_now().await;
         }

@@ -49,22 +49,34 @@ pub fn allocate(
     }
     // Numbers say who was there first: what is new gets them by its age.
     let mut by_age: Vec<_> = snapshot.objects.iter().collect();
-    by_age.sort_by_key(|(key, object)| (age(object), *key));
+    by_age.sort_by_cached_key(|(key, object)| (age(object), *key));
     for (key, _) in by_age {
         let result = match key.kind {
             Kind::KeyValueStore | Kind::MySQL | Kind::Postgres => service(key, &mut state),
             Kind::TunnelGateway => gateway(key, &mut state),
-            Kind::TunnelNode => {
-                let granted = workloads.get(&key.name).copied().unwrap_or_default();
-                node(key, granted, &mut state)
-            }
             _ => Ok(()),
         };
         if let Err(message) = result {
             shortages.insert(key.clone(), message);
         }
     }
+    shortages.extend(blocks(snapshot, workloads, &mut state));
     (state, shortages)
+}
+
+/// Gives every node the blocks that its granted pods need, and what else it has to have.
+pub fn blocks(snapshot: &Snapshot, workloads: &BTreeMap<String, u32>, state: &mut State) -> Shortages {
+    let nodes = snapshot.objects.iter().filter(|(key, _)| key.kind == Kind::TunnelNode);
+    let mut by_age: Vec<_> = nodes.collect();
+    by_age.sort_by_cached_key(|(key, object)| (age(object), *key));
+    let mut shortages = Shortages::new();
+    for (key, _) in by_age {
+        let granted = workloads.get(&key.name).copied().unwrap_or_default();
+        if let Err(message) = node(key, granted, state) {
+            shortages.insert(key.clone(), message);
+        }
+    }
+    shortages
 }
 
 fn free(snapshot: &Snapshot, state: &mut State) {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use serde_json::{Value, json};
@@ -87,13 +88,53 @@ pub fn workloads(snapshot: &Snapshot, resolved: &Resolved) -> BTreeMap<String, u
     workloads
 }
 
+/// How many pods each connection selected at the last turn.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// What selectors were held against: pods, namespaces, nodes.
+    against: Vec<Arc<Object>>,
+    counts: BTreeMap<ObjectKey, (Connection, usize)>,
+}
+
+impl Counted {
+    /// Counts what is not known to be as it was.
+    fn update(&mut self, snapshot: &Snapshot, resolved: &Resolved) {
+        let matters = |kind| matches!(kind, Kind::Pod | Kind::Namespace | Kind::TunnelNode);
+        let against = snapshot.objects.iter().filter(|(key, _)| matters(key.kind));
+        let against: Vec<Arc<Object>> = against.map(|(_, object)| Arc::clone(object)).collect();
+        let mut known = std::mem::take(&mut self.counts);
+        if against != self.against {
+            known.clear();
+        }
+        self.against = against;
+        let pods = pods(snapshot);
+        for connection in &resolved.connections {
+            let (key, counted) = known
+                .remove_entry(&connection.key)
+                .filter(|(_, (before, _))| before == connection)
+                .unwrap_or_else(|| {
+                    let count = pods.iter().filter(|pod| pod.is_meant_by(connection)).count();
+                    (connection.key.clone(), (connection.clone(), count))
+                });
+            self.counts.insert(key, counted);
+        }
+    }
+}
+
 /// Status of every object of ours. `now` is RFC 3339.
-pub fn write(snapshot: &Snapshot, resolved: &Resolved, shortages: &Shortages, now: &str, state: &mut State) {
-    let matched = matched_pods(snapshot, resolved);
+pub fn write(
+    snapshot: &Snapshot,
+    resolved: &Resolved,
+    shortages: &Shortages,
+    now: &str,
+    state: &mut State,
+    counted: &mut Counted,
+) {
+    counted.update(snapshot, resolved);
     for (key, valid) in &resolved.conditions {
         let Some(object) = snapshot.objects.get(key) else { continue };
         let text = state::text_key(key);
-        let before = state.status.get(&text).cloned().unwrap_or_default();
+        let before = state.status.remove(&text).unwrap_or_default();
         let mut conditions = valid.clone();
         conditions.extend(shortages.get(key).map(|message| exhausted(message)));
         conditions.extend(snapshot.kept.get(key).map(|why| last_good(why)));
@@ -104,7 +145,7 @@ pub fn write(snapshot: &Snapshot, resolved: &Resolved, shortages: &Shortages, no
             condition.last_transition_time = Some(since.unwrap_or_else(|| now.to_owned()));
         }
         let is_valid = valid.iter().all(|condition| condition.status == "True");
-        let mut fields = fields(key, object, resolved, state, &matched);
+        let mut fields = fields(key, object, resolved, state, &counted.counts);
         if let Some(now) = resolve::references(&object.spec) {
             let first = before.fields.get(resolve::REFERENCES).cloned();
             let references = first.or_else(|| is_valid.then(|| now.into()));
@@ -135,12 +176,6 @@ fn exhausted(message: &str) -> Condition {
     }
 }
 
-fn matched_pods<'a>(snapshot: &Snapshot, resolved: &'a Resolved) -> BTreeMap<&'a ObjectKey, usize> {
-    let pods = pods(snapshot);
-    let count = |connection: &Connection| pods.iter().filter(|pod| pod.is_meant_by(connection)).count();
-    resolved.connections.iter().map(|connection| (&connection.key, count(connection))).collect()
-}
-
 type Fields = BTreeMap<String, Value>;
 
 fn fields(
@@ -148,16 +183,16 @@ fn fields(
     object: &Object,
     resolved: &Resolved,
     state: &State,
-    matched: &BTreeMap<&ObjectKey, usize>,
+    counts: &BTreeMap<ObjectKey, (Connection, usize)>,
 ) -> Fields {
     let fields = match &object.spec {
         Spec::KeyValueStore(_) | Spec::MySQL(_) | Spec::Postgres(_) => instance(key, resolved),
         Spec::MySQLDatabase(spec) => instance(&beside(key, Kind::MySQL, &spec.instance), resolved),
         Spec::PostgresDatabase(spec) => instance(&beside(key, Kind::Postgres, &spec.instance), resolved),
         Spec::ServiceConnection(_) => {
-            let found = resolved.connections.iter().find(|connection| connection.key == *key);
-            let destination = found.and_then(|connection| resolved.destinations.get(&connection.destination));
-            let mut fields = vec![("matchedPods", json!(matched.get(key).copied().unwrap_or_default()))];
+            let found = counts.get(key);
+            let destination = found.and_then(|(of, _)| resolved.destinations.get(&of.destination));
+            let mut fields = vec![("matchedPods", json!(found.map_or(0, |(_, count)| *count)))];
             fields.extend(destination.map(|destination| ("destinationDNS", json!(destination.fqdn))));
             fields
         }
@@ -165,8 +200,9 @@ fn fields(
             let name =
                 |service: &str| beside(key, Kind::ServiceConnection, &format!("{}-{service}", key.name));
             let own: Vec<_> = spec.services.iter().map(|service| name(&service.name)).collect();
-            let live: Vec<_> = own.iter().filter(|own| matched.contains_key(own)).collect();
-            let most = live.iter().filter_map(|own| matched.get(own)).max().copied().unwrap_or_default();
+            let live: Vec<_> = own.iter().filter(|own| counts.contains_key(own)).collect();
+            let counted = live.iter().filter_map(|own| counts.get(own)).map(|(_, count)| *count);
+            let most = counted.max().unwrap_or_default();
             let names: Vec<_> = live.iter().map(|own| &own.name).collect();
             vec![("matchedPods", json!(most)), ("connections", json!(names))]
         }

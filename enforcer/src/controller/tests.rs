@@ -147,7 +147,14 @@ fn a_failed_save_is_said_and_tried_again() {
     let dir = std::env::temp_dir().join(format!("enforcer-controller-{}", std::process::id()));
     let _absent = fs::remove_dir_all(&dir);
     let path = dir.join("state.json");
-    let mut controller = Controller { path: path.clone(), saved: None, state: install(), logged: Vec::new() };
+    let mut controller = Controller {
+        path: path.clone(),
+        saved: None,
+        state: Arc::new(install()),
+        last: None,
+        counted: status::Counted::default(),
+        logged: Vec::new(),
+    };
     let snapshot = Arc::new(read_text("a.yaml", OBJECTS));
     let (view, is_saved) = controller.cycle(snapshot.clone());
     assert!(!is_saved);
@@ -163,4 +170,42 @@ fn a_failed_save_is_said_and_tried_again() {
     assert!(controller.cycle(snapshot).1);
     assert_eq!(state::load(&path).unwrap(), None);
     fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn what_was_counted_before_saves_work_and_changes_nothing() {
+    let snapshots = [
+        OBJECTS.to_owned(),
+        // Another pod, another label of the namespace, another node's cluster, another connection.
+        OBJECTS.replace(
+            "name: other, namespace: shop, labels: {app: other}",
+            "name: o, namespace: shop, labels: {app: web}",
+        ),
+        OBJECTS.replace(
+            "env: production}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: web",
+            "env: test}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: web",
+        ),
+        OBJECTS.replace("cluster: blue", "cluster: red"),
+        OBJECTS.replace("podSelector: {matchLabels: {app: web}}", "podSelector: {matchLabels: {app: other}}"),
+        String::new(),
+    ];
+    let mut counted = status::Counted::default();
+    let mut matched = Vec::new();
+    for text in snapshots {
+        let snapshot = read_text("a.yaml", &text);
+        let now = "2026-01-01T00:00:00Z";
+        let first = step(&snapshot, &install(), now);
+        assert_eq!(step_after(&snapshot, &install(), now, None, &mut counted), first, "{text}");
+        let second = step(&snapshot, &first.state, now);
+        let last = Some((&snapshot, &first.resolved));
+        assert_eq!(step_after(&snapshot, &first.state, now, last, &mut counted), second, "{text}");
+        matched.extend(
+            first
+                .state
+                .status
+                .get("ServiceConnection/shop/web")
+                .map(|status| status.fields["matchedPods"].clone()),
+        );
+    }
+    assert_eq!(matched, [1, 2, 0, 0, 1]);
 }

@@ -1,30 +1,28 @@
 //! From objects, announcements, routes and health to what the gateway's maps should hold. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use enforcer_common::{
     Addr, Port,
     config::GatewayConfig,
-    gateway::{GwGrant, GwGrantKey, GwNode, GwServiceKey, GwSource},
-    grant::FOREVER,
+    gateway::{GwNode, GwServiceKey, GwSource},
     maps::size,
 };
 use ipnet::IpNet;
 
 use super::{allowed, claims::Pods, health::Health, numbers::Numbers, registry, registry::Registry};
 use crate::{
-    announce::{Binding, LiveGrant},
+    compile::{matching, offers, table::differ},
     datapath::gateway::GwTables,
     model::ObjectKey,
-    resolve::{Connection, Destination, DestinationPort, Gateway, Node, Resolved, match_pod},
+    resolve::{Destination, DestinationPort, Gateway, Node, Resolved},
 };
 
 mod backends;
+mod grants;
 
 pub use backends::{EndpointView, Way, targets};
+pub use grants::Granted;
 
 /// Most flows that one node may have here: no node can take the table from the others.
 const NODE_FLOWS: u32 = size::FLOWS / 4;
@@ -34,7 +32,7 @@ const NODE_FLOWS: u32 = size::FLOWS / 4;
 pub struct Inputs<'a> {
     /// This gateway.
     pub gateway: &'a Gateway,
-    pub resolved: &'a Resolved,
+    pub resolved: &'a Arc<Resolved>,
     pub registry: &'a Registry,
     /// What can be read of the nodes' pods.
     pub pods: &'a Pods,
@@ -50,24 +48,61 @@ pub struct Inputs<'a> {
 /// What the kernel should hold, and what is to be said about it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Compiled {
+    /// Everything but the grants.
     pub tables: GwTables,
     /// Grants of each accepted binding. Key: node, uid.
-    pub grants: BTreeMap<(String, String), Granted>,
+    pub grants: BTreeMap<(String, String), Arc<Granted>>,
     /// Bindings that are not taken over, and why. Key: node, uid.
     pub refused: BTreeMap<(String, String), String>,
     /// Endpoints of each destination that uses this gateway.
     pub endpoints: BTreeMap<ObjectKey, Vec<EndpointView>>,
+    pub(super) memo: matching::Memo<Terms>,
 }
 
-/// Grants of one binding.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Granted {
-    pub generation: u64,
-    pub grants: BTreeMap<LiveGrant, GwGrantKey>,
+/// What every binding's grants depend on besides the objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Terms {
+    gateway: String,
+    boot_time_unix_ns: u64,
 }
 
-/// Compiles the tables. `actual` is what the kernel holds: numbers of sets and grants that are there are kept.
-pub fn compile(inputs: &Inputs<'_>, actual: &GwTables, numbers: &mut Numbers) -> Compiled {
+impl Compiled {
+    /// Everything in one.
+    pub fn whole(&self) -> GwTables {
+        let mut tables = self.tables.clone();
+        tables.grants = self.grants.values().flat_map(|granted| granted.grants.iter().copied()).collect();
+        tables
+    }
+
+    /// The part of both that differs, as two tables for `plan_gateway`: grants that are the same are in neither.
+    pub fn difference(&self, then: &Self) -> (GwTables, GwTables) {
+        let (mut have, mut want) = if self.tables == then.tables {
+            (GwTables::default(), GwTables::default())
+        } else {
+            (self.tables.clone(), then.tables.clone())
+        };
+        for (id, granted) in &self.grants {
+            let other = then.grants.get(id);
+            if !other.is_some_and(|other| Arc::ptr_eq(granted, other)) {
+                let other = other.map_or(&[][..], |other| &other.grants);
+                differ(&granted.grants, other, &mut have.grants, &mut want.grants);
+            }
+        }
+        for (_, granted) in then.grants.iter().filter(|(id, _)| !self.grants.contains_key(*id)) {
+            differ(&[], &granted.grants, &mut have.grants, &mut want.grants);
+        }
+        (have, want)
+    }
+}
+
+/// Compiles the tables. `actual` is what the kernel holds: numbers of sets and grants that are there are kept. The
+/// previous result is only a store of work already done: with or without it the outcome gives the same.
+pub fn compile(
+    inputs: &Inputs<'_>,
+    actual: &GwTables,
+    numbers: &mut Numbers,
+    previous: &Compiled,
+) -> Compiled {
     let mut compiled = Compiled::default();
     compiled.tables.config = Some(inputs.config);
     compiled.tables.allowed.clone_from(&inputs.allowed.prefixes);
@@ -75,6 +110,9 @@ pub fn compile(inputs: &Inputs<'_>, actual: &GwTables, numbers: &mut Numbers) ->
         add_node(&mut compiled.tables, node);
     }
     backends::add(&mut compiled, inputs, actual);
+    let terms = Terms { gateway: inputs.gateway.name.clone(), boot_time_unix_ns: inputs.boot_time_unix_ns };
+    let index = matching::Index::new(inputs.resolved, |key| numbers.connection(key), terms, &previous.memo);
+    let mut shared = offers::Shared::default();
     for (name, announced) in &inputs.registry.nodes {
         // A node that is not (or no longer) valid may say nothing; what it said is kept in case it returns.
         let Some(node) = inputs.resolved.nodes.get(name) else { continue };
@@ -87,10 +125,12 @@ pub fn compile(inputs: &Inputs<'_>, actual: &GwTables, numbers: &mut Numbers) ->
                 continue;
             }
             taken.extend(binding.addresses().map(|address| (address, uid.clone())));
-            let granted = grant(&mut compiled.tables, inputs, (actual, &mut *numbers), node, binding);
+            let (work, old) = ((&index, &mut shared), previous.grants.get(&id));
+            let granted = grants::compile(inputs, work, (actual, &mut *numbers), (node, binding), old);
             compiled.grants.insert(id, granted);
         }
     }
+    compiled.memo = index.into_memo();
     compiled
 }
 
@@ -109,78 +149,12 @@ fn add_node(tables: &mut GwTables, node: &Node) {
     tables.sources.extend(blocks.chain([IpNet::V6(node.subnet)]).map(|block| (block, source)));
 }
 
-/// Adds the grants of one binding. The first connection in the order of `resolved` is charged; the grant lasts as long
-/// as the last one of those that give it.
-fn grant(
-    tables: &mut GwTables,
-    inputs: &Inputs<'_>,
-    (actual, numbers): (&GwTables, &mut Numbers),
-    node: &Node,
-    binding: &Binding,
-) -> Granted {
-    let mut granted = Granted { generation: binding.generation, grants: BTreeMap::new() };
-    let meant = inputs.resolved.connections.iter().filter(|connection| means(connection, binding));
-    for connection in meant {
-        let Some(destination) = inputs.resolved.destinations.get(&connection.destination) else { continue };
-        if !destination.gateways.contains(&inputs.gateway.name) {
-            continue;
-        }
-        let number = numbers.connection(&connection.key);
-        let valid_until_ns = connection
-            .valid_until_unix_ns
-            .map_or(FOREVER, |unix_ns| unix_ns.saturating_sub(inputs.boot_time_unix_ns));
-        for port in &connection.ports {
-            for (client, service) in pairs(binding, destination) {
-                let key = GwGrantKey {
-                    client: client.into(),
-                    service: service.into(),
-                    port: Port::new(port.port),
-                    protocol: port.protocol.number(),
-                    pad: 0,
-                };
-                let live = LiveGrant { service, protocol: port.protocol, port: port.port };
-                granted.grants.insert(live, key);
-                if let Some(earlier) = tables.grants.get_mut(&key) {
-                    earlier.valid_until_ns = earlier.valid_until_ns.max(valid_until_ns);
-                    continue;
-                }
-                let id = match actual.grants.get(&key) {
-                    Some(there) if there.connection == number => there.id,
-                    _ => numbers.next_grant(),
-                };
-                let value = GwGrant { valid_until_ns, id, connection: number, node: node.number, pad: 0 };
-                tables.grants.insert(key, value);
-            }
-        }
-    }
-    granted
-}
-
-fn means(connection: &Connection, binding: &Binding) -> bool {
-    match_pod(connection, &binding.cluster, &binding.namespace, &binding.labels, &binding.namespace_labels)
-        .is_ok()
-}
-
-/// Workload address and service address of each family that both have.
-fn pairs(binding: &Binding, destination: &Destination) -> impl Iterator<Item = (IpAddr, IpAddr)> + use<> {
-    let v4 = binding.v4.zip(destination.v4).map(|(client, service)| (client.into(), service.into()));
-    let v6 = binding.v6.zip(destination.v6).map(|(client, service)| (client.into(), service.into()));
-    v4.into_iter().chain(v6)
-}
-
 fn service_key(service: IpAddr, port: DestinationPort) -> GwServiceKey {
     GwServiceKey {
         service: service.into(),
         port: Port::new(port.port),
         protocol: port.protocol.number(),
         pad: 0,
-    }
-}
-
-impl Granted {
-    /// The grants that the kernel really holds.
-    pub fn live(&self, actual: &GwTables) -> BTreeSet<LiveGrant> {
-        self.grants.iter().filter(|(_, key)| actual.grants.contains_key(key)).map(|(live, _)| *live).collect()
     }
 }
 

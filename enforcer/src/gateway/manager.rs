@@ -36,24 +36,24 @@ use super::{
     reset::Injector,
     revoke::{self, Revoker},
     sessions::Sessions,
-    status,
 };
 use crate::{
     announce::server::{Event, Peers, Server},
-    control::View,
+    control::Asked,
     datapath::{
         gateway::GwTables,
         kernel::{KernelGateway, MapPressure},
         program::Program,
     },
     netlink::{DeviceEvent, Netlink, watch_devices},
-    resolve::{Resolved, resolve},
+    resolve::{Before, Resolved, is_alike, resolve_after},
     state::State,
     store::Snapshot,
     tunnel::DeviceConfig,
 };
 
 mod cycle;
+mod view;
 
 /// What the command line said.
 pub struct Settings {
@@ -80,7 +80,7 @@ pub struct Channels {
     pub wanted: watch::Sender<Option<DeviceConfig>>,
     pub tunnel: watch::Receiver<far_end::Health>,
     pub names: watch::Sender<Arc<Names>>,
-    pub view: watch::Sender<View>,
+    pub asked: Arc<Asked>,
 }
 
 /// Where it listens for announcements.
@@ -90,6 +90,7 @@ struct Listening {
     _server: Server,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "what is due comes from different events")]
 pub struct Manager {
     settings: Settings,
     channels: Channels,
@@ -109,8 +110,12 @@ pub struct Manager {
     adopted: BTreeSet<SocketAddr>,
     revoker: Revoker,
     resolved: Arc<Resolved>,
+    /// What it follows from.
+    taken: Option<(Arc<Snapshot>, Arc<State>)>,
     pods: Pods,
     compiled: Compiled,
+    /// The kernel holds exactly `compiled`.
+    exact: bool,
     ways: Ways,
     /// What is never a backend here, as of the last look at the network.
     own: BTreeSet<IpNet>,
@@ -181,8 +186,10 @@ impl Manager {
             adopted,
             revoker: Revoker::default(),
             resolved: Arc::default(),
+            taken: None,
             pods: Pods::default(),
             compiled: Compiled::default(),
+            exact: false,
             ways: Ways::default(),
             own: BTreeSet::new(),
             network: None,
@@ -206,11 +213,16 @@ impl Manager {
         let mut devices = watch_devices(None)?;
         let mut tick = 0_u32;
         tokio::pin!(stop);
+        let asked = Arc::clone(&self.channels.asked);
         // Flows may have lost their grant while no manager was there to see it.
         self.revoker.grants_went();
         loop {
             tokio::select! {
                 () = &mut stop => return Ok(()),
+                () = asked.wanted() => {
+                    self.publish();
+                    continue;
+                }
                 Ok(()) = self.channels.snapshots.changed() => self.objects_due = true,
                 Ok(()) = self.channels.states.changed() => self.objects_due = true,
                 Some(event) = self.channels.said.recv() => self.heard(event),
@@ -295,14 +307,16 @@ impl Manager {
             self.dirty = true;
         }
         let over_since = self.expiry_checked_ns..now;
-        if self.actual.grants.values().any(|grant| over_since.contains(&grant.valid_until_ns)) {
+        // Of a hundred thousand grants none may have an end.
+        let may_end = !self.exact
+            || self.resolved.connections.iter().any(|connection| connection.valid_until_unix_ns.is_some());
+        if may_end && self.actual.grants.values().any(|grant| over_since.contains(&grant.valid_until_ns)) {
             self.revoker.grants_went();
         }
         self.expiry_checked_ns = now;
         self.revoke(now);
         self.release(now);
         self.dirty |= self.grace.is_some_and(|until| until <= Instant::now()) || self.listening.is_none();
-        self.publish();
     }
 
     fn measure(&mut self) {
@@ -343,48 +357,25 @@ impl Manager {
     fn resolve_objects(&mut self) {
         self.objects_due = false;
         let snapshot = Arc::clone(&self.channels.snapshots.borrow_and_update());
-        let state = self.channels.states.borrow_and_update().clone();
-        self.pods = Pods::of(&snapshot);
         // Without the controller's state there is no truth; what the kernel has stays.
-        if let Some(state) = state {
-            let resolved = resolve(&snapshot, &state);
+        let state = self.channels.states.borrow_and_update().clone();
+        if let (Some((old, before)), Some(now)) = (&self.taken, &state)
+            && Arc::ptr_eq(old, &snapshot)
+            && is_alike(&snapshot, before, now)
+        {
+            return;
+        }
+        self.pods = Pods::of(&snapshot);
+        if let Some(state) = &state {
+            let before = self.taken.as_ref();
+            let before = before.map(|(snapshot, state)| Before { snapshot, state, resolved: &self.resolved });
+            let resolved = resolve_after(&snapshot, state, before);
             if *self.resolved != resolved {
                 self.resolved = Arc::new(resolved);
                 // Pods alone change nothing about devices, routes and tunnels.
                 self.network_due = true;
             }
         }
-    }
-
-    fn publish(&self) {
-        let counters = self.datapath.counters().ok();
-        let tunnel = self.channels.tunnel.borrow().clone();
-        let mut problems = self.problems.clone();
-        if let Some(error) = &tunnel.error {
-            problems.insert("TunnelUp", ("NotConfigured", error.clone()));
-        }
-        let role = status::role(&status::Facts {
-            name: &self.settings.name,
-            problems: &problems,
-            gateway: self.resolved.gateways.get(&self.settings.name),
-            device: &self.settings.device,
-            tunnel_mode: self.far_end.mode(),
-            tunnel: &tunnel,
-            resolved: &self.resolved,
-            registry: &self.registry,
-            sessions: &self.sessions,
-            compiled: &self.compiled,
-            actual: &self.actual,
-            pressure: &self.pressure,
-            counters: counters.as_ref(),
-            changed_settings: &self.settings.changed_sysctls,
-        });
-        self.channels.view.send_replace(View {
-            snapshot: Arc::clone(&self.channels.snapshots.borrow()),
-            resolved: Arc::clone(&self.resolved),
-            state: self.channels.states.borrow().clone(),
-            object_status: status::objects(&self.compiled),
-            role,
-        });
+        self.taken = state.map(|state| (snapshot, state));
     }
 }

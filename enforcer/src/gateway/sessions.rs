@@ -7,9 +7,14 @@ use std::{
 
 use tracing::warn;
 
-use super::{compile::Compiled, registry::Registry};
+use enforcer_common::gateway::GwGrantKey;
+
+use super::{
+    compile::{Compiled, Granted},
+    registry::Registry,
+};
 use crate::{
-    announce::{Answer, LiveGrant, server::Outbox},
+    announce::{Answer, server::Outbox},
     datapath::gateway::GwTables,
 };
 
@@ -29,10 +34,17 @@ struct Session {
     told: BTreeMap<String, Told>,
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 enum Told {
-    Live { generation: u64, grants: BTreeSet<LiveGrant> },
-    Refused { generation: u64, message: String },
+    /// All grants but those that the kernel does not hold.
+    Live {
+        granted: Arc<Granted>,
+        missing: BTreeSet<GwGrantKey>,
+    },
+    Refused {
+        generation: u64,
+        message: String,
+    },
 }
 
 impl Sessions {
@@ -61,26 +73,28 @@ impl Sessions {
         }
     }
 
-    /// Tells every node what the kernel holds for its bindings, where it was not told before.
-    pub fn acknowledge(&mut self, registry: &Registry, compiled: &Compiled, actual: &GwTables) {
+    /// Tells every node what the kernel holds for its bindings, where it was not told before. `actual` is what it
+    /// holds; `None`: everything that was compiled.
+    pub fn acknowledge(&mut self, registry: &Registry, compiled: &Compiled, actual: Option<&GwTables>) {
         for (node, session) in self.nodes.iter_mut().filter(|(_, session)| session.ready) {
             let Some(announced) = registry.nodes.get(node) else { continue };
             session.told.retain(|uid, _| announced.bindings.contains_key(uid));
             for (uid, binding) in &announced.bindings {
                 let id = (node.clone(), uid.clone());
                 let told = if let Some(granted) = compiled.grants.get(&id) {
-                    Told::Live { generation: granted.generation, grants: granted.live(actual) }
+                    let missing = actual.map(|actual| granted.missing(actual)).unwrap_or_default();
+                    Told::Live { granted: Arc::clone(granted), missing }
                 } else {
                     let message = compiled.refused.get(&id).cloned();
                     let message = message.unwrap_or_else(|| format!("TunnelNode {node} is not valid"));
                     Told::Refused { generation: binding.generation, message }
                 };
-                if session.told.get(uid) != Some(&told) {
+                let before = session.told.insert(uid.clone(), told.clone());
+                if !before.is_some_and(|before| before.says_the_same_as(&told)) {
                     if let Told::Refused { message, .. } = &told {
                         warn!(node, uid, reason = message, "binding refused");
                     }
                     session.outbox.put(uid, told.answer(uid));
-                    session.told.insert(uid.clone(), told);
                 }
             }
         }
@@ -96,9 +110,33 @@ impl Sessions {
 impl Told {
     fn answer(&self, uid: &str) -> Answer {
         let uid = uid.to_owned();
-        match self.clone() {
-            Self::Live { generation, grants } => Answer::Live { uid, generation, grants },
-            Self::Refused { generation, message } => Answer::Refused { uid, generation, message },
+        match self {
+            Self::Live { granted, missing } => {
+                Answer::Live { uid, generation: granted.binding.generation, grants: granted.without(missing) }
+            }
+            Self::Refused { generation, message } => {
+                Answer::Refused { uid, generation: *generation, message: message.clone() }
+            }
+        }
+    }
+
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Live { granted, missing },
+                Self::Live { granted: other_granted, missing: other_missing },
+            ) => {
+                let same = || {
+                    granted.binding.generation == other_granted.binding.generation
+                        && granted.same_keys(other_granted)
+                };
+                missing == other_missing && (Arc::ptr_eq(granted, other_granted) || same())
+            }
+            (
+                Self::Refused { generation, message },
+                Self::Refused { generation: other_generation, message: other_message },
+            ) => (generation, message) == (other_generation, other_message),
+            _ => false,
         }
     }
 }
@@ -113,7 +151,7 @@ mod tests {
     }
 
     fn compiled(generation: u64) -> Compiled {
-        let granted = Granted { generation, ..Granted::default() };
+        let granted = Arc::new(Granted { binding: binding(generation), ..Granted::default() });
         Compiled { grants: BTreeMap::from([(("n".into(), "a".into()), granted)]), ..Compiled::default() }
     }
 
@@ -128,7 +166,7 @@ mod tests {
         let mut registry = Registry::default();
         registry.upsert("n", binding(1));
         sessions.joined("n".into(), 1, Arc::clone(&outbox));
-        sessions.acknowledge(&registry, &compiled(1), &GwTables::default());
+        sessions.acknowledge(&registry, &compiled(1), None);
         sessions.released("n", "z");
         assert_eq!(
             outbox.take().await,
@@ -137,15 +175,15 @@ mod tests {
         );
 
         sessions.ready("n");
-        sessions.acknowledge(&registry, &compiled(1), &GwTables::default());
+        sessions.acknowledge(&registry, &compiled(1), None);
         assert_eq!(outbox.take().await, [live(1)]);
 
-        sessions.acknowledge(&registry, &compiled(1), &GwTables::default());
+        sessions.acknowledge(&registry, &compiled(1), None);
         registry.upsert("n", binding(2));
-        sessions.acknowledge(&registry, &compiled(2), &GwTables::default());
+        sessions.acknowledge(&registry, &compiled(2), None);
         assert_eq!(outbox.take().await, [live(2)]);
 
-        sessions.acknowledge(&registry, &Compiled::default(), &GwTables::default());
+        sessions.acknowledge(&registry, &Compiled::default(), None);
         let message = "TunnelNode n is not valid".to_owned();
         assert_eq!(outbox.take().await, [Answer::Refused { uid: "a".into(), generation: 2, message }]);
     }

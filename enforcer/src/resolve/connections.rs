@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Connection, DestinationPort, Note, Refusal, Resolved, Verdict, age, destinations, of_kinds, references,
+    Connection, DestinationPort, Note, Refusal, Resolved, Verdict, age, before::Known, destinations,
+    of_kinds, references,
 };
 use crate::{
     model::{
@@ -15,10 +16,15 @@ use crate::{
     validate::{self, value},
 };
 
-pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
+pub(super) fn resolve(snapshot: &Snapshot, state: &State, known: &Known, resolved: &mut Resolved) {
     let mut aged = Vec::new();
     for (key, object) in of_kinds(snapshot, &[Kind::ServiceConnection]) {
         let Spec::ServiceConnection(spec) = &object.spec else { continue };
+        if let Some((conditions, connection)) = known.same(key, object, spec) {
+            aged.extend(connection.map(|connection| (age(object), connection.clone())));
+            resolved.conditions.insert(key.clone(), conditions.clone());
+            continue;
+        }
         let verdict = connection(key, object, spec, snapshot, state, resolved).map(|(note, connection)| {
             aged.extend(connection.map(|connection| (age(object), connection)));
             note

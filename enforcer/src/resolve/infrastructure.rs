@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Resolved, of_kinds};
+use super::of_kinds;
 use crate::{
     model::{Kind, Object, ObjectKey, Spec},
     store::Snapshot,
@@ -14,8 +14,10 @@ use crate::{
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-pub(super) fn resolve(snapshot: &Snapshot, resolved: &mut Resolved) {
-    let found = &mut resolved.infrastructure;
+/// As in [`super::Resolved::infrastructure`].
+pub(super) fn resolve(snapshot: &Snapshot) -> BTreeMap<IpAddr, String> {
+    let mut addresses = BTreeMap::new();
+    let found = &mut addresses;
     for (key, object) in of_kinds(snapshot, &[Kind::Node, Kind::Pod, Kind::Service, Kind::EndpointSlice]) {
         match &object.spec {
             Spec::Node(status) => {
@@ -41,6 +43,7 @@ pub(super) fn resolve(snapshot: &Snapshot, resolved: &mut Resolved) {
             _ => {}
         }
     }
+    addresses
 }
 
 /// What a Service is to the cluster.
@@ -121,10 +124,7 @@ status: {podIPs: [{ip: 10.244.1.9}]}
     fn the_clusters_own_objects_say_where_it_lives_and_a_tenants_do_not() {
         let snapshot = manifests::read_text("cluster.yaml", CLUSTER);
         assert_eq!(snapshot.problems, []);
-        let mut resolved = Resolved::default();
-        resolve(&snapshot, &mut resolved);
-        let found: Vec<String> =
-            resolved.infrastructure.iter().map(|(ip, what)| format!("{ip} {what}")).collect();
+        let found: Vec<String> = resolve(&snapshot).iter().map(|(ip, what)| format!("{ip} {what}")).collect();
         assert_eq!(
             found,
             [

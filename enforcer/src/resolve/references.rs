@@ -3,10 +3,13 @@
 //! An edit makes the object `Valid=False/Immutable` until it is undone, or the object is deleted and made again. The
 //! controller writes what it saw first into the state file, so that all roles, restarted or not, say the same.
 
+use std::sync::Arc;
+
 use super::Refusal;
 use crate::{
-    model::{ObjectKey, SourceKind, Spec},
+    model::{Kind, Object, ObjectKey, SourceKind, Spec},
     state::{self, State},
+    store::Snapshot,
 };
 
 /// Field of an object's status in the state file: the [`references`] it had when it was valid first.
@@ -29,10 +32,38 @@ pub fn references(spec: &Spec) -> Option<String> {
     }
 }
 
+/// Whether both states mean the same for these objects. What the controller says about them decides nothing, but for
+/// the references that it saw first.
+pub fn is_alike(snapshot: &Snapshot, one: &State, other: &State) -> bool {
+    let ranges = |state: &State| (state.ula, state.service_range, state.workload_range);
+    let same_references = |(key, object): (&ObjectKey, &Arc<Object>)| {
+        if !has_references(key.kind) {
+            return true;
+        }
+        let text = state::text_key(key);
+        first(&text, one) == first(&text, other)
+            || unchanged(key, &object.spec, one) == unchanged(key, &object.spec, other)
+    };
+    if std::ptr::eq(one, other) {
+        return true;
+    }
+    ranges(one) == ranges(other)
+        && one.services == other.services
+        && one.nodes == other.nodes
+        && one.gateways == other.gateways
+        && snapshot.objects.iter().all(same_references)
+}
+
+const fn has_references(kind: Kind) -> bool {
+    matches!(kind, Kind::ServiceConnection | Kind::MySQLDatabase | Kind::PostgresDatabase)
+}
+
+fn first<'a>(text_key: &str, state: &'a State) -> Option<&'a str> {
+    state.status.get(text_key)?.fields.get(REFERENCES)?.as_str()
+}
+
 pub(super) fn unchanged(key: &ObjectKey, spec: &Spec, state: &State) -> Result<(), Refusal> {
-    let status = state.status.get(&state::text_key(key));
-    let first = status.and_then(|status| status.fields.get(REFERENCES)).and_then(serde_json::Value::as_str);
-    match (first, references(spec)) {
+    match (first(&state::text_key(key), state), references(spec)) {
         (Some(first), Some(now)) if first != now => {
             let message = format!(
                 "references are immutable: \"{now}\", expected \"{first}\"; delete and create it anew"

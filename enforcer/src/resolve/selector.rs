@@ -65,7 +65,8 @@ pub fn match_pod(
     namespace_labels: &Labels,
 ) -> Result<(), FailedTerm> {
     let differs = |expected: &Option<String>, found: &str| {
-        expected.clone().filter(|expected| expected != found).map(|expected| (found.to_owned(), expected))
+        let expected = expected.as_ref().filter(|expected| *expected != found)?;
+        Some((found.to_owned(), expected.clone()))
     };
     if let Some((found, expected)) = differs(&connection.cluster, cluster) {
         return Err(FailedTerm::Cluster { found, expected });

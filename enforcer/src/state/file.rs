@@ -71,17 +71,22 @@ fn parse(path: &Path, text: &[u8]) -> Result<State, StateError> {
     struct Versioned {
         version: u32,
     }
+    let version_of = |found| StateError::Version { path: path.to_owned(), found };
     let damaged = |source: serde_json::Error| StateError::Damaged {
         path: path.to_owned(),
         line: source.line(),
         source,
     };
-    // The version first: what another one contains is not damage.
-    let Versioned { version } = serde_json::from_slice(text).map_err(damaged)?;
-    if version != VERSION {
-        return Err(StateError::Version { path: path.to_owned(), found: version });
+    let state: State = serde_json::from_slice(text).map_err(|error| {
+        // What another version contains is not damage.
+        match serde_json::from_slice(text) {
+            Ok(Versioned { version }) if version != VERSION => version_of(version),
+            _ => damaged(error),
+        }
+    })?;
+    if state.version != VERSION {
+        return Err(version_of(state.version));
     }
-    let state: State = serde_json::from_slice(text).map_err(damaged)?;
     if state.ula.prefix_len() != 48 {
         return Err(StateError::Ula { path: path.to_owned(), found: state.ula });
     }
@@ -99,7 +104,7 @@ fn replace(path: &Path, state: &State) -> io::Result<()> {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let mut text = serde_json::to_vec_pretty(state)?;
+    let mut text = serde_json::to_vec(state)?;
     text.push(b'\n');
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);

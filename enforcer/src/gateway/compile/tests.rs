@@ -1,14 +1,20 @@
 //! Whole tables from whole inputs.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use enforcer_common::gateway::{GwBackend, GwBackendKey, GwService};
+use enforcer_common::{
+    Port,
+    gateway::{GwBackend, GwBackendKey, GwGrant, GwGrantKey, GwService},
+    grant::FOREVER,
+};
 
 use super::*;
 use crate::{
+    announce::{Binding, LiveGrant},
     datapath::gateway::GwOp,
     model::{AllowedBackend, AllowedPorts, Kind, LabelSelector, Protocol, SourceMode},
     reconcile::plan_gateway,
+    resolve::Connection,
 };
 
 const CONFIG: GatewayConfig = GatewayConfig {
@@ -28,7 +34,7 @@ fn redis() -> ObjectKey {
 
 /// A lab with one destination, one connection, one node and one pod.
 struct Lab {
-    resolved: Resolved,
+    resolved: Arc<Resolved>,
     registry: Registry,
     allowed: allowed::Allowed,
     ways: BTreeMap<IpAddr, Way>,
@@ -72,13 +78,13 @@ impl Lab {
         let ports = vec![AllowedPorts { port: 6380, end_port: None, protocol: Protocol::Tcp }];
         let written = [AllowedBackend { cidr: "192.0.2.0/24".into(), ports }];
         let mut lab = Self {
-            resolved: Resolved {
+            resolved: Arc::new(Resolved {
                 destinations: BTreeMap::from([(redis(), destination)]),
                 connections: vec![connection("old", None)],
                 gateways: BTreeMap::from([("eu-1".into(), gateway)]),
                 nodes: BTreeMap::from([("n".into(), node)]),
                 ..Resolved::default()
-            },
+            }),
             registry: Registry::default(),
             allowed: allowed::compile(&written, &BTreeSet::new()),
             ways: ["192.0.2.10", "192.0.2.11"].map(|address| (ip(address), way(address))).into(),
@@ -92,7 +98,15 @@ impl Lab {
         lab
     }
 
+    fn resolved(&mut self) -> &mut Resolved {
+        Arc::make_mut(&mut self.resolved)
+    }
+
     fn compile(&self, actual: &GwTables, numbers: &mut Numbers) -> Compiled {
+        self.compile_after(actual, numbers, &Compiled::default())
+    }
+
+    fn compile_after(&self, actual: &GwTables, numbers: &mut Numbers, previous: &Compiled) -> Compiled {
         let inputs = Inputs {
             gateway: &self.resolved.gateways["eu-1"],
             resolved: &self.resolved,
@@ -104,7 +118,7 @@ impl Lab {
             config: CONFIG,
             boot_time_unix_ns: 1_000,
         };
-        compile(&inputs, actual, numbers)
+        compile(&inputs, actual, numbers, previous)
     }
 
     fn fresh(&self) -> Compiled {
@@ -211,26 +225,21 @@ fn one_pod_one_connection_one_service() {
         )]),
     };
     let live = LiveGrant { service: ip("198.18.0.7"), protocol: Protocol::Tcp, port: 6379 };
-    let granted = Granted { generation: 4, grants: BTreeMap::from([(live, grant_key())]) };
+    let compiled = lab.fresh();
     let endpoint = |address: &str| EndpointView {
         address: SocketAddr::new(ip(address), 6380),
         protocol: Protocol::Tcp,
         used: true,
         state: "healthy",
     };
-    let expected = Compiled {
-        tables: tables.clone(),
-        grants: BTreeMap::from([(("n".into(), "a".into()), granted.clone())]),
-        refused: BTreeMap::new(),
-        endpoints: BTreeMap::from([(redis(), vec![endpoint("192.0.2.10"), endpoint("192.0.2.11")])]),
-    };
-    assert_eq!(lab.fresh(), expected);
-    assert_eq!(granted.live(&tables), BTreeSet::from([live]));
-    assert_eq!(
-        granted.live(&GwTables::default()),
-        BTreeSet::new(),
-        "only what the kernel holds is acknowledged"
-    );
+    assert_eq!(compiled.whole(), tables);
+    assert_eq!(compiled.refused, BTreeMap::new());
+    let endpoints = vec![endpoint("192.0.2.10"), endpoint("192.0.2.11")];
+    assert_eq!(compiled.endpoints, BTreeMap::from([(redis(), endpoints)]));
+    let granted = &compiled.grants[&("n".into(), "a".into())];
+    assert_eq!(granted.without(&granted.missing(&tables)), BTreeSet::from([live]));
+    let nothing = granted.missing(&GwTables::default());
+    assert_eq!(granted.without(&nothing), BTreeSet::new(), "only what the kernel holds is acknowledged");
 }
 
 #[test]
@@ -238,7 +247,10 @@ fn compiling_again_changes_nothing() {
     let lab = Lab::new();
     let mut numbers = Numbers::default();
     let first = lab.compile(&GwTables::default(), &mut numbers);
-    assert_eq!(lab.compile(&first.tables, &mut numbers), first);
+    assert_eq!(lab.compile(&first.whole(), &mut numbers), first);
+    let again = lab.compile_after(&first.whole(), &mut numbers, &first);
+    assert_eq!(again, first);
+    assert_eq!(first.difference(&again), (GwTables::default(), GwTables::default()));
 }
 
 #[test]
@@ -264,7 +276,7 @@ fn another_choice_of_backends_is_another_set_written_before_the_service_turns_to
 fn an_endpoint_is_left_out_with_the_reason() {
     let mut lab = Lab::new();
     let elsewhere = ip("203.0.113.9");
-    lab.resolved.destinations.get_mut(&redis()).unwrap().endpoints.push(elsewhere);
+    lab.resolved().destinations.get_mut(&redis()).unwrap().endpoints.push(elsewhere);
     lab.ways.insert(elsewhere, way("203.0.113.9"));
     lab.ways.remove(&ip("192.0.2.10"));
     lab.ways.get_mut(&ip("192.0.2.11")).unwrap().local = true;
@@ -283,7 +295,7 @@ fn an_endpoint_is_left_out_with_the_reason() {
 #[test]
 fn preserve_leaves_the_source_to_the_kernel() {
     let mut lab = Lab::new();
-    lab.resolved.gateways.get_mut("eu-1").unwrap().source_mode = SourceMode::Preserve;
+    lab.resolved().gateways.get_mut("eu-1").unwrap().source_mode = SourceMode::Preserve;
     let sources: Vec<_> = lab.fresh().tables.backends.into_values().map(|backend| backend.source).collect();
     assert_eq!(sources, [Addr::NONE, Addr::NONE]);
 }
@@ -291,8 +303,8 @@ fn preserve_leaves_the_source_to_the_kernel() {
 #[test]
 fn the_oldest_connection_is_charged_and_the_last_end_counts() {
     let mut lab = Lab::new();
-    lab.resolved.connections = vec![connection("old", Some(5_000)), connection("new", Some(9_000))];
-    let grants = lab.fresh().tables.grants;
+    lab.resolved().connections = vec![connection("old", Some(5_000)), connection("new", Some(9_000))];
+    let grants = lab.fresh().whole().grants;
     let expected = GwGrant { valid_until_ns: 8_000, id: 1, connection: 1, node: 9, pad: 0 };
     assert_eq!(grants, BTreeMap::from([(grant_key(), expected)]));
 }
@@ -305,9 +317,9 @@ fn who_is_not_meant_gets_nothing() {
         change(&mut binding);
         let mut registry = Registry::default();
         registry.upsert("n", binding);
-        Lab { registry, ..Lab::new() }.fresh().tables.grants.len()
+        Lab { registry, ..Lab::new() }.fresh().whole().grants.len()
     };
-    assert_eq!(lab.fresh().tables.grants.len(), 1);
+    assert_eq!(lab.fresh().whole().grants.len(), 1);
     assert_eq!(granted(&|binding| drop(binding.labels.insert("app".into(), "web".into()))), 0);
     assert_eq!(granted(&|binding| binding.namespace = "other".into()), 0);
     assert_eq!(granted(&|binding| binding.v4 = Some([198, 19, 0, 1].into())), 0, "the node's own address");
@@ -322,8 +334,65 @@ fn who_is_not_meant_gets_nothing() {
 #[test]
 fn a_destination_of_another_gateway_is_not_served_here() {
     let mut lab = Lab::new();
-    lab.resolved.destinations.get_mut(&redis()).unwrap().gateways = vec!["us-1".into()];
+    lab.resolved().destinations.get_mut(&redis()).unwrap().gateways = vec!["us-1".into()];
     let compiled = lab.fresh();
     assert_eq!(compiled.tables.services, BTreeMap::new());
-    assert_eq!(compiled.tables.grants, BTreeMap::new());
+    assert_eq!(compiled.whole().grants, BTreeMap::new());
+}
+
+/// What may happen between two runs.
+type Change<'a> = &'a dyn Fn(&mut Lab);
+
+#[test]
+fn what_was_compiled_before_saves_work_and_changes_nothing() {
+    let changes: [(&str, Change); 8] = [
+        ("a connection comes", &|lab| lab.resolved().connections.push(connection("new", Some(9_000)))),
+        ("an older one comes", &|lab| lab.resolved().connections.insert(0, connection("older", None))),
+        ("one changes", &|lab| lab.resolved().connections[0].valid_until_unix_ns = Some(5_000)),
+        ("one selects others", &|lab| lab.resolved().connections[0].only_namespace = Some("blog".into())),
+        ("all go", &|lab| lab.resolved().connections.clear()),
+        ("a destination moves", &|lab| {
+            lab.resolved().destinations.get_mut(&redis()).unwrap().v4 = Some([198, 18, 0, 8].into());
+        }),
+        ("it goes to another gateway", &|lab| {
+            lab.resolved().destinations.get_mut(&redis()).unwrap().gateways = vec!["us-1".into()];
+        }),
+        ("pods come, go and change", &|lab| {
+            lab.registry.upsert("n", pod("b", 3));
+            let other = Binding { generation: 5, labels: BTreeMap::new(), ..pod("a", 2) };
+            lab.registry.upsert("n", other);
+        }),
+    ];
+    for (what, change) in changes {
+        let mut lab = Lab::new();
+        lab.registry.upsert("n", Binding { v6: None, ..pod("z", 9) });
+        let mut numbers = Numbers::default();
+        let first = lab.fresh();
+        let held = first.whole();
+        lab.compile(&held, &mut numbers);
+        change(&mut lab);
+        let anew = lab.compile(&held, &mut numbers.clone());
+        let next = lab.compile_after(&held, &mut numbers, &first);
+        assert_eq!(next, anew, "{what}");
+        // The difference is what the whole tables differ by.
+        let (have, want) = first.difference(&next);
+        assert_eq!(plan_gateway(&have, &want), plan_gateway(&held, &next.whole()), "{what}");
+    }
+}
+
+#[test]
+fn only_the_binding_that_changes_is_compiled_again() {
+    let mut lab = Lab::new();
+    lab.registry.upsert("n", Binding { v6: None, ..pod("z", 9) });
+    let mut numbers = Numbers::default();
+    let first = lab.compile(&GwTables::default(), &mut numbers);
+    let labels = BTreeMap::from([("app".into(), "cart".into()), ("tier".into(), "web".into())]);
+    lab.registry.upsert("n", Binding { generation: 5, labels, ..pod("a", 2) });
+    let next = lab.compile_after(&first.whole(), &mut numbers, &first);
+    let same = |uid: &str| {
+        let id = ("n".to_owned(), uid.to_owned());
+        Arc::ptr_eq(&first.grants[&id], &next.grants[&id])
+    };
+    assert_eq!((same("a"), same("z")), (false, true));
+    assert_eq!(first.difference(&next), (GwTables::default(), GwTables::default()));
 }

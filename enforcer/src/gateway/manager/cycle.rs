@@ -3,7 +3,7 @@
 //! The order is the contract: programs before peers, denials before grants, the kernel before `Live`.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -20,7 +20,7 @@ use crate::{
     announce::server::{self, ServerConfig},
     datapath::{
         fake::FakeGateway,
-        gateway::{GatewayDatapath as _, GwOp, GwTables},
+        gateway::{GatewayDatapath as _, GwOp},
         kernel::Device,
         program::Program,
     },
@@ -61,7 +61,6 @@ impl Manager {
         self.keep();
         let names = Names::new(&self.resolved, &self.registry, &self.numbers, self.boot_time_unix_ns);
         self.channels.names.send_replace(Arc::new(names));
-        self.publish();
     }
 
     /// This gateway's object, if it can be worked with.
@@ -85,10 +84,11 @@ impl Manager {
 
     /// A TunnelGateway that was deleted or is refused grants nothing to anybody.
     fn take_everything_back(&mut self) {
-        let tables = GwTables { grants: BTreeMap::new(), ..self.actual.clone() };
-        self.compiled = Compiled { tables, ..Compiled::default() };
-        self.apply();
-        self.sessions.acknowledge(&self.registry, &self.compiled, &self.actual);
+        let grants = std::mem::take(&mut self.actual.grants);
+        let tables = self.actual.clone();
+        self.actual.grants = grants;
+        self.apply(Compiled { tables, ..Compiled::default() });
+        self.acknowledge();
         self.revoke(clock::boot_ns());
     }
 
@@ -119,13 +119,18 @@ impl Manager {
             },
             boot_time_unix_ns: self.boot_time_unix_ns,
         };
-        self.compiled = compile::compile(&inputs, &self.actual, &mut self.numbers);
-        self.apply();
+        let compiled = compile::compile(&inputs, &self.actual, &mut self.numbers, &self.compiled);
+        self.apply(compiled);
         self.keep();
         self.listen(gateway, &network);
         self.want_peers(gateway);
-        self.sessions.acknowledge(&self.registry, &self.compiled, &self.actual);
+        self.acknowledge();
         self.revoke(clock::boot_ns());
+    }
+
+    fn acknowledge(&mut self) {
+        let actual = (!self.exact).then_some(&self.actual);
+        self.sessions.acknowledge(&self.registry, &self.compiled, actual);
     }
 
     /// Makes sure of the tunnel device, with the program on it before anything can come through.
@@ -192,12 +197,20 @@ impl Manager {
     }
 
     /// Brings the maps to what was compiled; what failed is in status and tried again in the next cycle.
-    fn apply(&mut self) {
+    fn apply(&mut self, next: Compiled) {
         self.settle();
-        let mut plan = plan_gateway(&self.actual, &self.compiled.tables);
+        let mut plan = if self.exact {
+            let (have, want) = self.compiled.difference(&next);
+            plan_gateway(&have, &want)
+        } else {
+            plan_gateway(&self.actual, &next.whole())
+        };
+        self.compiled = next;
+        let whole = plan.len();
         if self.grace.is_some() {
             plan.retain(|op| !matches!(op, GwOp::RemoveGrant(_)));
         }
+        self.exact = plan.len() == whole;
         let failures = carry_out_gateway(&mut self.datapath, &plan);
         self.forget_stats(&plan);
         if plan.iter().any(|op| matches!(op, GwOp::RemoveGrant(_))) {
@@ -209,6 +222,7 @@ impl Manager {
             warn!(?op, reason = message, "the kernel's maps are not as they should be");
             self.problems.insert("Programmed", ("MapErrors", message));
             self.dirty = true;
+            self.exact = false;
             match self.datapath.dump() {
                 Ok(tables) => self.actual = tables,
                 Err(error) => warn!(error = chain(&error), "cannot read the kernel's maps"),
@@ -297,13 +311,10 @@ impl Manager {
         let numbers = &mut self.numbers;
         let connections = &self.resolved.connections;
         if !connections.is_empty() {
-            let known = |name: &str| {
-                connections.iter().any(|connection| {
-                    name.split_once('/')
-                        == Some((connection.key.namespace.as_str(), connection.key.name.as_str()))
-                })
-            };
-            numbers.retain(known);
+            let keys = connections.iter().map(|connection| &connection.key);
+            let known: BTreeSet<(&str, &str)> =
+                keys.map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
+            numbers.retain(|name| name.split_once('/').is_some_and(|name| known.contains(&name)));
         }
         if self.kept.0 == self.registry && self.kept.1 == self.numbers {
             return;
