@@ -289,3 +289,13 @@ pub fn sum(bytes: &[u8], seed: u16) -> u16 {
     }
     total as u16
 }
+
+/// IPv6 extension headers of every kind that the programs follow, each as [`Packet::extensions`] has them.
+pub fn extensions() -> Vec<(u8, Vec<u8>)> {
+    let options = vec![0, 1, 4, 0, 0, 0, 0];
+    let long = [vec![1, 1, 12], vec![0; 12]].concat();
+    let authentication = [vec![4], vec![0; 22]].concat();
+    // A route that is used up.
+    let route = vec![0, 0, 0, 0, 0, 0, 0];
+    vec![(0, options.clone()), (60, options), (60, long), (51, authentication), (43, route)]
+}

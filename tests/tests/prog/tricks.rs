@@ -8,7 +8,7 @@ use enforcer_common::{
     verdict::DropReason,
 };
 use enforcer_tests::{
-    packet::{ACK, Fragment, Packet, SYN, TCP, Transport, UDP},
+    packet::{ACK, Fragment, Packet, SYN, TCP, Transport, UDP, extensions},
     prog::{
         kernel::{DROP, Kernel, NEXT, Outcome, REDIRECT},
         node::{self, Family, families, flow, v6},
@@ -134,22 +134,12 @@ fn wrong_lengths_change_no_verdict_and_are_passed_on_as_they_are() {
     }
 }
 
-/// Extension headers of every kind that is followed, each with its length.
-fn kinds() -> Vec<(u8, Vec<u8>)> {
-    let options = vec![0, 1, 4, 0, 0, 0, 0];
-    let long = [vec![1, 1, 12], vec![0; 12]].concat();
-    let authentication = [vec![4], vec![0; 22]].concat();
-    // A route that is used up.
-    let route = vec![0, 0, 0, 0, 0, 0, 0];
-    vec![(0, options.clone()), (60, options), (60, long), (51, authentication), (43, route)]
-}
-
 #[test]
 fn ipv6_extension_headers_in_any_order_hide_nothing_anywhere() {
     let family = v6();
     let mut kernel = open(&family);
-    for first in kinds() {
-        for second in kinds() {
+    for first in extensions() {
+        for second in extensions() {
             let chain = vec![first.clone(), second];
             let extended = |mut packet: Packet| {
                 packet.extensions.clone_from(&chain);
@@ -175,7 +165,7 @@ fn ipv6_extension_headers_in_any_order_hide_nothing_anywhere() {
     // Cut off in the middle of the chain, which is no shorter than it says.
     let whole = {
         let mut packet = family.out(ACK);
-        packet.extensions = kinds();
+        packet.extensions = extensions();
         packet.frame()
     };
     for length in 54..whole.len() {

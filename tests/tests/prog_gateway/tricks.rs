@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use enforcer_common::verdict::DropReason;
 use enforcer_tests::{
-    packet::{ACK, Fragment, Packet, SYN, TCP, Transport, UDP},
+    packet::{ACK, Fragment, Packet, SYN, TCP, Transport, UDP, extensions},
     prog::{Action, Ran},
 };
 
@@ -185,27 +185,17 @@ fn wrong_lengths_change_no_verdict_and_are_passed_on_as_they_are() {
     }
 }
 
-/// Extension headers of every kind that is followed, each with its length.
-fn kinds() -> Vec<(u8, Vec<u8>)> {
-    let options = vec![0, 1, 4, 0, 0, 0, 0];
-    let long = [vec![1, 1, 12], vec![0; 12]].concat();
-    let authentication = [vec![4], vec![0; 22]].concat();
-    // A route that is used up.
-    let route = vec![0, 0, 0, 0, 0, 0, 0];
-    vec![(0, options.clone()), (60, options), (60, long), (51, authentication), (43, route)]
-}
-
 #[test]
 fn ipv6_extension_headers_in_any_order_are_passed_on() {
     let (world, cases) = open(&V6);
     for case in &cases {
-        for first in kinds() {
-            for second in kinds() {
+        for first in extensions() {
+            for second in extensions() {
                 let chain = [first.clone(), second];
                 case.with(|packet| packet.extensions = chain.to_vec()).passes(&world);
             }
         }
-        let long = case.with(|packet| packet.extensions = kinds());
+        let long = case.with(|packet| packet.extensions = extensions());
         long.passes(&world);
         let whole = long.bytes();
         let headers = whole.len() - 35;
