@@ -3,14 +3,18 @@
 //! The kernel's limits are the tier's: linear packets without unfinished checksums, and a redirect shows as its action,
 //! not as its target.
 
+mod bytes;
 pub mod kernel;
 pub mod node;
+pub mod pool;
 pub mod wire;
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
-    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
+    programs::{
+        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, cgroup_sock_addr::CgroupSockAddrLink,
+    },
 };
 use enforcer_common::{
     event::Event,
@@ -21,6 +25,8 @@ use enforcer_common::{
 };
 use ipnet::IpNet;
 use zerocopy::FromBytes as _;
+
+use self::pool::Lease;
 
 /// What a program can make of a packet, as the kernel numbers it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,32 +57,39 @@ pub struct Ran {
 
 /// The BPF object with its maps, and the programs that a test asked for.
 pub struct Programs {
-    ebpf: Ebpf,
+    /// Ended before the object goes to the next test.
+    links: Vec<CgroupSockAddrLink>,
+    object: Lease,
 }
 
 impl Programs {
-    /// Loads `programs` and makes the maps in the sizes given here; the object's own elsewhere.
+    /// Loads `programs`, unless a test before has, over empty maps in the sizes given here; small ones elsewhere.
     pub fn load(programs: &[&str], sizes: &[(&'static str, u32)]) -> Self {
-        let mut loader = EbpfLoader::new();
-        for (map, entries) in sizes {
-            loader.map_max_entries(map, *entries);
-        }
-        if let Some((_, flows)) = sizes.iter().find(|(map, _)| *map == name::FLOW_RING) {
-            loader.override_global("FLOW_CAPACITY", flows, true);
-        }
-        let mut ebpf = loader.load(enforcer::BPF_OBJECT).expect("the object loads");
+        let mut all = Self::new(Lease::shared(sizes));
         for program in programs {
-            let loaded: &mut SchedClassifier =
-                ebpf.program_mut(program).expect("the program exists").try_into().expect("a TC program");
+            all.classifier(program);
+        }
+        all
+    }
+
+    fn new(object: Lease) -> Self {
+        Self { links: Vec::new(), object }
+    }
+
+    /// A program, loaded.
+    fn classifier(&mut self, program: &str) -> &mut SchedClassifier {
+        let loaded = self.object.program_mut(program).expect("the program exists");
+        let loaded: &mut SchedClassifier = loaded.try_into().expect("a TC program");
+        if loaded.fd().is_err() {
             loaded.load().unwrap_or_else(|error| panic!("the verifier admits {program}: {error:?}"));
         }
-        Self { ebpf }
+        loaded
     }
 
     /// Runs a program once. The kernel takes the first 14 bytes for an Ethernet header, whatever they are.
     pub fn run(&self, program: &str, bytes: &[u8]) -> Ran {
         let loaded: &SchedClassifier =
-            self.ebpf.program(program).expect("the program exists").try_into().expect("a TC program");
+            self.object.program(program).expect("the program exists").try_into().expect("a TC program");
         let mut out = vec![0; bytes.len() + 256];
         let options =
             TestRunOptions { data_in: Some(bytes), data_out: Some(&mut out), ..TestRunOptions::default() };
@@ -85,31 +98,32 @@ impl Programs {
         Ran { action: result.return_value.into(), bytes: out }
     }
 
-    /// Attaches a loaded program to what comes in on a device of the caller's network namespace.
+    /// Attaches a program to what comes in on a device of the caller's network namespace.
     pub fn attach(&mut self, program: &str, device: &str) {
-        let loaded: &mut SchedClassifier =
-            self.ebpf.program_mut(program).expect("the program exists").try_into().expect("a TC program");
+        // Filters of kernels without tcx stay until the namespace is gone, and go on to see packets.
+        self.object.keep();
+        let loaded = self.classifier(program);
         loaded.attach(device, TcAttachType::Ingress).expect("the device takes it");
     }
 
     pub fn hash<K: Pod, V: Pod>(&mut self, map: &str) -> HashMap<&mut MapData, K, V> {
-        HashMap::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("a hash")
+        HashMap::try_from(self.object.map_mut(map).expect("the map exists")).expect("a hash")
     }
 
     pub fn array<V: Pod>(&mut self, map: &str) -> Array<&mut MapData, V> {
-        Array::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("an array")
+        Array::try_from(self.object.map_mut(map).expect("the map exists")).expect("an array")
     }
 
     /// Sets a prefix; the map's keys count the bits of mapped IPv4 addresses.
     pub fn set_prefix<V: Pod>(&mut self, map: &str, prefix: &str, value: V) {
         let mut trie: LpmTrie<_, enforcer_common::Addr, V> =
-            LpmTrie::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("a trie");
+            LpmTrie::try_from(self.object.map_mut(map).expect("the map exists")).expect("a trie");
         trie.insert(&key(prefix), value, 0).expect("room");
     }
 
     pub fn remove_prefix<V: Pod>(&mut self, map: &str, prefix: &str) {
         let mut trie: LpmTrie<_, enforcer_common::Addr, V> =
-            LpmTrie::try_from(self.ebpf.map_mut(map).expect("the map exists")).expect("a trie");
+            LpmTrie::try_from(self.object.map_mut(map).expect("the map exists")).expect("a trie");
         trie.remove(&key(prefix)).expect("an entry");
     }
 
@@ -128,21 +142,22 @@ impl Programs {
     pub fn counter(&self, index: u32) -> u64 {
         assert!(index < counter::COUNT);
         let counters: PerCpuArray<_, u64> =
-            PerCpuArray::try_from(self.ebpf.map(name::COUNTERS).expect("the map exists")).expect("an array");
+            PerCpuArray::try_from(self.object.map(name::COUNTERS).expect("the map exists"))
+                .expect("an array");
         counters.get(&index, 0).expect("a counter").iter().sum()
     }
 
     /// Counters of a grant, over all CPUs; the time is the latest.
     pub fn stats(&self, grant: u32) -> GrantStats {
         let stats: PerCpuHashMap<_, u32, GrantStats> =
-            PerCpuHashMap::try_from(self.ebpf.map(name::GRANT_STATS).expect("the map exists"))
+            PerCpuHashMap::try_from(self.object.map(name::GRANT_STATS).expect("the map exists"))
                 .expect("a hash");
         let mut total = GrantStats::default();
         for cpu in stats.get(&grant, 0).iter().flat_map(|values| values.iter()) {
             total.add(cpu);
         }
         let flows: HashMap<_, FlowKey, Flow> =
-            HashMap::try_from(self.ebpf.map(name::FLOWS).expect("the map exists")).expect("a hash");
+            HashMap::try_from(self.object.map(name::FLOWS).expect("the map exists")).expect("a hash");
         for (_, flow) in flows.iter().map(Result::unwrap).filter(|(_, flow)| flow.grant == grant) {
             total.add_flow(&flow);
         }
@@ -151,7 +166,7 @@ impl Programs {
 
     /// Events since the last call.
     pub fn events(&mut self) -> Vec<Event> {
-        let mut ring = RingBuf::try_from(self.ebpf.map_mut(name::EVENTS).expect("the map exists"))
+        let mut ring = RingBuf::try_from(self.object.map_mut(name::EVENTS).expect("the map exists"))
             .expect("a ring buffer");
         let mut events = Vec::new();
         while let Some(item) = ring.next() {

@@ -18,6 +18,8 @@ mod full;
 mod load;
 #[path = "prog/parse.rs"]
 mod parse;
+#[path = "prog/pool.rs"]
+mod pool;
 #[path = "prog/replies.rs"]
 mod replies;
 #[path = "prog/tricks.rs"]

@@ -71,7 +71,7 @@ pub fn figures(scope: Scope) -> Result<Vec<Figure>> {
 }
 
 fn hot(scope: Scope, empty: &Empty) -> Result<Vec<Figure>> {
-    let mut kernel = node::node();
+    let mut kernel = node::node_of_its_own(64);
     let families = [("v4", node::v4()), ("v6", node::v6())];
     let mut samples: Vec<Vec<f64>> = vec![Vec::new(); PATHS.len() * families.len()];
     for _ in 0..scope.rounds(21) {
@@ -139,7 +139,7 @@ fn spread(scope: Scope, empty: &Empty) -> Result<Vec<Figure>> {
     let grants = u32::from(pods) * u32::from(services);
     let mut figures = Vec::new();
     for (name, family) in [("v4", node::v4()), ("v6", node::v6())] {
-        let mut kernel = node::node_with_flows(grants + 64);
+        let mut kernel = node::node_of_its_own(grants + 64);
         fill(&mut kernel, &family, pods, services);
         let frame = |number: u32| {
             // Neighbours in this order share neither pod nor service.

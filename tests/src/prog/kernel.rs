@@ -1,15 +1,15 @@
-//! Programs and maps for one test, a program loaded when its first packet comes.
+//! Programs and maps for one test at a time, a program loaded when its first packet comes.
 //!
 //! Limits of `BPF_PROG_TEST_RUN`: every packet arrives on the loopback device (interface 1) with a socket of the
 //! calling process; whole IP headers; less than a page; where a redirect leads cannot be seen.
 
-use std::{borrow::Borrow, fs::File, net::IpAddr};
+use std::{borrow::Borrow, fs::File, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Pod,
     maps::{HashMap, PerCpuHashMap, PerCpuValues},
-    programs::{CgroupAttachMode, CgroupSockAddr, Program, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{CgroupAttachMode, CgroupSockAddr, Program, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
 use enforcer_common::{
@@ -22,7 +22,7 @@ use enforcer_common::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::Programs;
+use super::{Programs, pool::Lease};
 
 /// On to the next program.
 pub const NEXT: i32 = -1;
@@ -50,19 +50,33 @@ const CONTEXT: usize = 192;
 const GSO_SEGS_AT: usize = 164;
 const GSO_SIZE_AT: usize = 176;
 
+/// Sizes of what holds a flow, and others.
+fn sizes(flows: u32, others: &[(&'static str, u32)]) -> Vec<(&'static str, u32)> {
+    let flows = [name::FLOWS, name::FLOW_RING, name::GW_FLOWS, name::GW_NAT].map(|map| (map, flows));
+    flows.iter().chain(others).copied().collect()
+}
+
 impl Kernel {
-    /// With room for `flows` flows, and maps of other sizes.
+    /// With room for `flows` flows, and maps of other sizes than tests have them.
     pub fn with_flows(flows: u32, others: &[(&'static str, u32)]) -> Self {
-        let sizes = [name::FLOWS, name::FLOW_RING, name::GW_FLOWS, name::GW_NAT].map(|map| (map, flows));
-        let sizes: Vec<_> = sizes.iter().chain(others).copied().collect();
-        Self { programs: Programs::load(&[], &sizes), filter: GuardFilter::EMPTY }
+        Self::new(Lease::shared(&sizes(flows, others)))
     }
 
-    /// Loads one program.
+    /// One that no test had before, with maps as large as a node's: what is measured is measured on such.
+    pub fn own(flows: u32) -> Self {
+        Self::new(Lease::own(&sizes(flows, &[])))
+    }
+
+    fn new(object: Lease) -> Self {
+        Self { programs: Programs::new(object), filter: GuardFilter::EMPTY }
+    }
+
+    /// Loads one program, unless a test before has.
     pub fn load(&mut self, program: &str) -> Result<()> {
-        match self.programs.ebpf.program_mut(program).with_context(|| format!("no program {program}"))? {
-            Program::SchedClassifier(program) => program.load()?,
-            Program::CgroupSockAddr(program) => program.load()?,
+        match self.programs.object.program_mut(program).with_context(|| format!("no program {program}"))? {
+            Program::SchedClassifier(program) if program.fd().is_err() => program.load()?,
+            Program::CgroupSockAddr(program) if program.fd().is_err() => program.load()?,
+            Program::SchedClassifier(_) | Program::CgroupSockAddr(_) => {}
             _ => bail!("{program} is of no kind that enforcer has"),
         }
         Ok(())
@@ -72,15 +86,16 @@ impl Kernel {
     pub fn attach(&mut self, program: &str, cgroup: &File) -> Result<()> {
         self.load(program)?;
         let program =
-            self.programs.ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
+            self.programs.object.program_mut(program).with_context(|| format!("no program {program}"))?;
         let program: &mut CgroupSockAddr = program.try_into()?;
-        program.attach(cgroup, CgroupAttachMode::Single)?;
+        let link = program.attach(cgroup, CgroupAttachMode::Single)?;
+        self.programs.links.push(program.take_link(link)?);
         Ok(())
     }
 
     /// Names of all programs.
     pub fn names(&self) -> Vec<String> {
-        self.programs.ebpf.programs().map(|(name, _)| name.to_owned()).collect()
+        self.programs.object.programs().map(|(name, _)| name.to_owned()).collect()
     }
 
     /// Sends a packet through a program.
@@ -100,7 +115,7 @@ impl Kernel {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = self.classifier(program).test_run(options).expect("the packet runs");
+        let result = self.programs.classifier(program).test_run(options).expect("the packet runs");
         out.truncate(result.data_size_out as usize);
         Outcome { action: result.return_value.cast_signed(), bytes: out }
     }
@@ -108,16 +123,7 @@ impl Kernel {
     /// Mean time of one run, in nanoseconds.
     pub fn time(&mut self, program: &str, packet: &[u8], repeat: u32) -> u128 {
         let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::default() };
-        self.classifier(program).test_run(options).expect("the packet runs").duration.as_nanos()
-    }
-
-    fn classifier(&mut self, program: &str) -> &mut SchedClassifier {
-        let program = self.programs.ebpf.program_mut(program).expect("the program exists");
-        let classifier: &mut SchedClassifier = program.try_into().expect("a TC program");
-        if classifier.fd().is_err() {
-            classifier.load().expect("the verifier admits it");
-        }
-        classifier
+        self.programs.classifier(program).test_run(options).expect("the packet runs").duration.as_nanos()
     }
 
     /// Sets an entry of a hash map.
@@ -174,7 +180,7 @@ impl Kernel {
     pub fn begin_stats(&mut self, grant: u32) {
         let mut stats: PerCpuHashMap<_, u32, GrantStats> = self
             .programs
-            .ebpf
+            .object
             .map_mut(name::GRANT_STATS)
             .expect("the map exists")
             .try_into()
@@ -194,4 +200,14 @@ impl Kernel {
 pub fn boot_ns() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the clock runs");
     time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned()
+}
+
+/// The moment that long ago. A machine that has not been up for so long is waited for: nothing on it is that old.
+pub fn ago_ns(age_ns: u64) -> u64 {
+    loop {
+        if let Some(then) = boot_ns().checked_sub(age_ns) {
+            return then;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }

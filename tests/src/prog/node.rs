@@ -1,22 +1,18 @@
 //! A node for prog tests: one granted pod, one destination, one tunnel that answers, in both families.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    thread,
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use enforcer_common::{
     Addr, Port,
     config::{NodeConfig, Tunnel, TunnelSeen},
-    flow::{Flow, FlowKey},
+    flow::{Flow, FlowKey, FlowState},
     grant::{Destination, DestinationKey, FOREVER, Grant, GrantKey},
     guard::GuardKind,
     maps::name,
     workload::{Place, WireKey, Workload},
 };
 
-use super::kernel::{Kernel, LOOPBACK, boot_ns};
+use super::kernel::{Kernel, LOOPBACK, ago_ns, boot_ns};
 use crate::packet::{Packet, TCP, UDP};
 
 /// Numbers of the pod that is granted, its grant, its connection.
@@ -137,7 +133,7 @@ pub fn workload() -> Workload {
     Workload { address4: Addr::from(v4().inside), address6: Addr::from(v6().inside), id: WORKLOAD, flags: 0 }
 }
 
-/// Loads the programs and fills the maps.
+/// A node whose maps are filled, and which forgets everything in the end.
 pub fn node() -> Kernel {
     node_with_flows(64)
 }
@@ -146,9 +142,17 @@ pub fn node_with_flows(flows: u32) -> Kernel {
     node_with_sizes(flows, &[])
 }
 
-/// With maps of other sizes than their own.
+/// With maps of other sizes than tests have them.
 pub fn node_with_sizes(flows: u32, others: &[(&'static str, u32)]) -> Kernel {
-    let mut kernel = Kernel::with_flows(flows, others);
+    filled(Kernel::with_flows(flows, others))
+}
+
+/// One that no test had before, with maps as large as a node's but for the flows.
+pub fn node_of_its_own(flows: u32) -> Kernel {
+    filled(Kernel::own(flows))
+}
+
+fn filled(mut kernel: Kernel) -> Kernel {
     let [v4, v6] = families();
     kernel.guard(ip("198.18.0.0"), 16, GuardKind::Service);
     kernel.guard(ip("198.19.0.0"), 16, GuardKind::Workload);
@@ -206,12 +210,8 @@ pub fn hear(kernel: &mut Kernel) {
 
 /// Marks the tunnel as silent, with this second's probe taken (`probed`) or not.
 pub fn silence(kernel: &mut Kernel, probed: bool) {
-    const SILENT_NS: u64 = 7_000_000_000;
     // Before, no tunnel is silent: one that was never heard counts as heard when the machine started.
-    while boot_ns() < SILENT_NS {
-        thread::sleep(Duration::from_millis(100));
-    }
-    let seen_ns = boot_ns() - SILENT_NS;
+    let seen_ns = ago_ns(7_000_000_000);
     kernel.put(
         name::TUNNEL_SEEN,
         SLOT,
@@ -222,4 +222,9 @@ pub fn silence(kernel: &mut Kernel, probed: bool) {
 /// The flow of a family, if there is one.
 pub fn flow(kernel: &mut Kernel, family: &Family, protocol: u8) -> Option<Flow> {
     kernel.get(name::FLOWS, &family.key(protocol))
+}
+
+/// The flow once it is over: half-open, and silent for longer than such a one lives.
+pub fn over(flow: Flow) -> Flow {
+    Flow { seen_ns: ago_ns(31_000_000_000), state: FlowState::HalfOpen as u8, ..flow }
 }

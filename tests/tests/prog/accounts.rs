@@ -25,10 +25,10 @@ fn talk(kernel: &mut Kernel, family: &Family) -> GrantStats {
     GrantStats { packets_out: 2, bytes_out: out, packets_in: 1, bytes_in: back, flows: 1, last_ns: 0 }
 }
 
-/// The flow is over: nobody has seen it since the machine started.
+/// The flow is over.
 fn end(kernel: &mut Kernel, family: &Family) {
     let flow = flow(kernel, family, TCP).expect("a flow");
-    kernel.set(name::FLOWS, family.key(TCP), Flow { seen_ns: 0, state: 1, ..flow });
+    kernel.set(name::FLOWS, family.key(TCP), node::over(flow));
 }
 
 fn and_a_flow_of_one_packet(stats: GrantStats, family: &Family) -> GrantStats {

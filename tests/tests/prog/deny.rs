@@ -168,8 +168,7 @@ fn a_full_table_denies_what_is_new_and_reclaims_what_is_over() {
     let mut key = family.key(TCP);
     key.client_port = Port::new(3);
     let flow: Flow = kernel.get(name::FLOWS, &key).expect("a flow");
-    // Half-open, and last seen when the machine started.
-    kernel.set(name::FLOWS, key, Flow { seen_ns: 0, ..flow });
+    kernel.set(name::FLOWS, key, node::over(flow));
     assert_eq!(kernel.run("from_pod", &from(1000).frame()).action, REDIRECT);
     assert_eq!(kernel.get::<FlowKey, Flow>(name::FLOWS, &key), None, "it was reclaimed");
     assert_eq!(kernel.get::<u32, u32>(name::FLOW_COUNTS, &WORKLOAD), Some(FLOWS));
@@ -187,7 +186,7 @@ fn a_workload_at_its_quota_gets_back_what_is_over() {
     let mut key = family.key(TCP);
     key.client_port = Port::new(5);
     let flow: Flow = kernel.get(name::FLOWS, &key).expect("a flow");
-    kernel.set(name::FLOWS, key, Flow { seen_ns: 0, ..flow });
+    kernel.set(name::FLOWS, key, node::over(flow));
     // Two looks at half of a ring of 64 slots see all of it.
     let actions = [1000, 1000].map(|port| kernel.run("from_pod", &from(port).frame()).action);
     assert_eq!(actions[1], REDIRECT, "{actions:?}");

@@ -63,7 +63,7 @@ fn at_twice_its_size_the_flow_table_keeps_what_lives_and_counts_what_it_refuses(
             let mut key = family.key(6);
             (key.client, key.client_port) = (pods[*pod].pod.into(), enforcer_common::Port::new(*port));
             let flow: Flow = kernel.get(name::FLOWS, &key).expect("a flow");
-            kernel.set(name::FLOWS, key, Flow { seen_ns: 0, state: 1, ..flow });
+            kernel.set(name::FLOWS, key, node::over(flow));
         }
         let tried = all().map(|(pod, port)| (pod, port + 1000));
         let found = tried.filter(|(pod, port)| passes(&mut kernel, &pods[*pod], *port, SYN)).count();

@@ -12,7 +12,7 @@ use enforcer_common::{
 use enforcer_tests::{
     packet::{ACK, Packet, RST, SYN, TCP},
     prog::{
-        kernel::{DROP, LOOPBACK, NEXT, Outcome, REDIRECT, boot_ns},
+        kernel::{DROP, LOOPBACK, NEXT, Outcome, REDIRECT, ago_ns},
         node::{self, GRANT, SLOT, WORKLOAD, families, flow, ip, v4},
     },
 };
@@ -186,7 +186,7 @@ fn a_client_is_told_of_the_end_that_a_reply_found() {
         assert_eq!(kernel.run("from_pod", &family.out(SYN).frame()).action, REDIRECT);
         let open = flow(&mut kernel, &family, TCP).expect("a flow");
         // Idle for longer than a revoked flow is kept.
-        let seen_ns = boot_ns().saturating_sub(60 * SECOND);
+        let seen_ns = ago_ns(60 * SECOND);
         let idle = Flow { state: FlowState::Established as u8, seen_ns, ..open };
         kernel.set(name::FLOWS, family.key(TCP), idle);
         kernel.remove::<_, Grant>(name::GRANTS, &family.grant_key(TCP));

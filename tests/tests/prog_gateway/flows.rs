@@ -178,8 +178,8 @@ fn a_node_has_no_more_flows_than_its_quota() {
     }
 }
 
-/// Attempts after which the whole ring of a table as large as the object makes it has been looked through.
-const FLOWS_LOOKED_THROUGH: u32 = enforcer_common::maps::size::FLOWS / 32 + 1;
+/// Attempts after which the whole ring of a table has been looked through.
+const FLOWS_LOOKED_THROUGH: u32 = enforcer_tests::prog::pool::FLOWS / 32 + 1;
 
 const SMALL: [(&str, u32); 3] = [(name::GW_FLOWS, 4), (name::GW_NAT, 64), (name::FLOW_RING, 4)];
 

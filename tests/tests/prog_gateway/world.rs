@@ -13,6 +13,7 @@ use enforcer_common::{
 };
 use enforcer_tests::prog::{
     Action, Programs, Ran,
+    kernel::ago_ns,
     wire::{self, TCP, UDP, Wire},
 };
 
@@ -213,7 +214,7 @@ impl World {
     /// Makes the flow look as if its last packet had been that long ago.
     pub fn age(&mut self, key: &FlowKey, by_ns: u64) {
         let mut flow = self.flow(key).expect("a flow");
-        flow.seen_ns = flow.seen_ns.saturating_sub(by_ns);
+        flow.seen_ns = ago_ns(by_ns);
         self.programs.hash(name::GW_FLOWS).insert(*key, flow, 0).expect("room");
     }
 

@@ -20,7 +20,7 @@ const REPEAT: u32 = 20_000;
 /// Nanoseconds of a packet, and of the first packet of a connection, with so many grants.
 pub fn measure(grants: u32, scope: Scope) -> Result<[(&'static str, Vec<f64>); 2]> {
     let empty = Empty::load().context("cannot load an empty program")?;
-    let (mut kernel, family) = (node::node_with_flows(4096), node::v4());
+    let (mut kernel, family) = (node::node_of_its_own(4096), node::v4());
     let config = kernel.at::<NodeConfig>(name::NODE_CONFIG, 0);
     kernel.put::<NodeConfig>(name::NODE_CONFIG, 0, NodeConfig { flow_quota: 4096, ..config });
     for number in 1..grants {
