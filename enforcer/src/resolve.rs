@@ -81,7 +81,7 @@ impl Resolved {
         let refused = self.conditions.iter().filter_map(|(key, conditions)| {
             let condition = conditions.iter().find(|condition| condition.status == "False")?;
             Some(Problem {
-                origin: snapshot.origins.get(key).cloned().unwrap_or_default(),
+                origin: snapshot.origins.get(key).map(ToString::to_string).unwrap_or_default(),
                 object: key.to_string(),
                 field: String::new(),
                 message: condition.message.clone(),

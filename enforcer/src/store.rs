@@ -11,7 +11,7 @@ pub struct Snapshot {
     pub revision: u64,
     pub objects: BTreeMap<ObjectKey, Arc<Object>>,
     /// Where an object was read: its file without the folder.
-    pub origins: BTreeMap<ObjectKey, String>,
+    pub origins: BTreeMap<ObjectKey, Arc<str>>,
     /// What could not be taken over; the last good state of those objects is in `objects`.
     pub problems: Vec<Problem>,
     /// Objects whose document is refused and that are what it said last, each with what is wrong with it.
@@ -19,21 +19,6 @@ pub struct Snapshot {
     /// There is something of which it cannot be told what it means, nor what it last meant: an object that is not in
     /// `objects` may be there all the same. Nothing is freed or forgotten on the word of such a view.
     pub incomplete: bool,
-}
-
-impl Snapshot {
-    /// Whether both are the same but for the revision.
-    pub fn says_the_same_as(&self, other: &Self) -> bool {
-        // Objects that nobody read again are the same ones: thousands of them are compared at every change.
-        let same =
-            |(object, other): (&Arc<Object>, &Arc<Object>)| Arc::ptr_eq(object, other) || object == other;
-        self.objects.keys().eq(other.objects.keys())
-            && self.objects.values().zip(other.objects.values()).all(same)
-            && self.origins == other.origins
-            && self.problems == other.problems
-            && self.kept == other.kept
-            && self.incomplete == other.incomplete
-    }
 }
 
 /// One refusal, for a person.

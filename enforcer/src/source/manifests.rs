@@ -6,6 +6,9 @@
 //! any more is gone when the whole folder has rested: an editor that saves by renaming, or an object that moves to
 //! another file, takes nothing away in between.
 //!
+//! A change costs what it changes: events name the files to look at, and a view shares with the last one what they do
+//! not touch. Every file is looked at every few seconds, in doubt, and before anything is taken away.
+//!
 //! An object keeps its last good state while its document is refused, over restarts as well (`accepted`), and all
 //! objects of the folder keep theirs while the folder cannot be read: a slip of the pen revokes nothing. Deleting the
 //! document or its file does.
@@ -32,7 +35,7 @@ mod tests;
 use accepted::Accepted;
 use folder::Folder;
 
-/// The folder is looked at this often even if no event says so: inotify does not see every file system.
+/// All files are looked at this often even if no event says so: inotify does not see every file system.
 const RESCAN: Duration = Duration::from_secs(3);
 /// What must not change for so long before it is believed.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -43,12 +46,12 @@ const LONGEST_UNREST: Duration = Duration::from_secs(2);
 pub fn load(dir: &Path) -> Snapshot {
     let mut folder = Folder::new(dir);
     folder.read_all();
-    folder.snapshot(1)
+    folder.last()
 }
 
 /// Takes one text for the only file of a folder.
 pub fn read_text(name: &str, text: &str) -> Snapshot {
-    Folder::of_text(name, text).snapshot(1)
+    Folder::of_text(name, text).last()
 }
 
 /// Where it is kept what was accepted.
@@ -74,24 +77,20 @@ pub fn watch(dir: impl Into<PathBuf>, memory: Memory) -> anyhow::Result<watch::R
     };
     let mut folder = Folder::new(&dir).remembering(accepted);
     folder.read_all();
-    let mut revision = 1;
-    let (sender, receiver) = watch::channel(Arc::new(folder.snapshot(revision)));
+    let (sender, receiver) = watch::channel(folder.snapshot());
     folder.keep();
     tokio::spawn(async move {
         loop {
-            let longest = if folder.rests() { RESCAN } else { SETTLE };
             tokio::select! {
                 () = sender.closed() => return,
-                () = changes.next(longest) => {}
+                () = changes.next(folder.wait(Instant::now())) => {}
             }
-            if !folder.look(Instant::now(), &changes.renamed_in()) {
+            if !folder.look(Instant::now(), &changes.hints()) {
                 continue;
             }
-            let next = folder.snapshot(revision + 1);
-            let last = sender.borrow().clone();
-            if !next.says_the_same_as(&last) {
-                revision += 1;
-                sender.send_replace(Arc::new(next));
+            let next = folder.snapshot();
+            if !Arc::ptr_eq(&next, &sender.borrow()) {
+                sender.send_replace(next);
             }
             folder.keep();
         }

@@ -5,10 +5,11 @@
 //! deleted takes its copy along, also while nobody runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde_json::json;
@@ -18,7 +19,7 @@ use super::parse::{self, Objects};
 pub(super) struct Accepted {
     dir: PathBuf,
     /// What the copies say. Key: name of the file.
-    written: BTreeMap<String, Objects>,
+    written: BTreeMap<Arc<str>, Objects>,
     /// Whether this role writes; the DNS server reads the controller's copies.
     writes: bool,
     /// What was in the log last, so that it is there once.
@@ -38,7 +39,7 @@ impl Accepted {
             if content.incomplete {
                 tracing::warn!(path = %path.display(), "damaged, expected what was written here; it is not used");
             } else {
-                accepted.written.insert(name.to_owned(), content.objects);
+                accepted.written.insert(name.into(), content.objects);
             }
         }
         accepted
@@ -49,18 +50,28 @@ impl Accepted {
         self.written.get(name).cloned().unwrap_or_default()
     }
 
-    pub fn all(&self) -> impl Iterator<Item = (&String, &Objects)> {
+    pub fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Objects)> {
         self.written.iter()
     }
 
-    /// Brings the copies to what is accepted now.
-    pub fn keep(&mut self, now: &BTreeMap<String, Objects>) {
-        if !self.writes || self.written == *now {
-            return;
+    /// Brings the copies of these files to what is accepted of them `now` (`None`: the file is gone). Those that could
+    /// not be written stay in `stale`.
+    pub fn keep(&mut self, stale: &mut BTreeSet<Arc<str>>, now: impl Fn(&str) -> Option<Objects>) {
+        if !self.writes {
+            stale.clear();
         }
-        let complaint = self.write(now).err().map(|error| {
-            format!("{}: what is accepted now cannot be kept for the next start: {error}", self.dir.display())
-        });
+        let mut complaint = None;
+        while let (Some(name), None) = (stale.first(), &complaint) {
+            match self.write(name, now(name)) {
+                Ok(()) => drop(stale.pop_first()),
+                Err(error) => {
+                    let dir = self.dir.display();
+                    complaint = Some(format!(
+                        "{dir}: what is accepted now cannot be kept for the next start: {error}"
+                    ));
+                }
+            }
+        }
         if let Some(complaint) =
             complaint.as_ref().filter(|complaint| self.complaint.as_ref() != Some(complaint))
         {
@@ -69,26 +80,24 @@ impl Accepted {
         self.complaint = complaint;
     }
 
-    fn write(&mut self, now: &BTreeMap<String, Objects>) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let gone: Vec<String> =
-            self.written.keys().filter(|name| !now.contains_key(*name)).cloned().collect();
-        for name in gone {
-            match fs::remove_file(self.path(&name)) {
+    fn write(&mut self, name: &Arc<str>, now: Option<Objects>) -> io::Result<()> {
+        if self.written.get(name) == now.as_ref() {
+            return Ok(());
+        }
+        let Some(objects) = now else {
+            match fs::remove_file(self.path(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.written.remove(&name),
-            };
-        }
-        for (name, objects) in now {
-            if self.written.get(name) != Some(objects) {
-                // A copy that says what is not true any more must not be found after a failure.
-                self.written.remove(name);
-                replace(&self.path(name), objects).inspect_err(|_| {
-                    let _gone = fs::remove_file(self.path(name));
-                })?;
-                self.written.insert(name.clone(), objects.clone());
+                _ => drop(self.written.remove(name)),
             }
-        }
+            return Ok(());
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        // A copy that says what is not true any more must not be found after a failure.
+        self.written.remove(name);
+        replace(&self.path(name), &objects).inspect_err(|_| {
+            let _gone = fs::remove_file(self.path(name));
+        })?;
+        self.written.insert(Arc::clone(name), objects);
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! The folder as a source: what stays, what goes, and when.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,10 +9,12 @@ use std::{
 
 use tokio::sync::watch::Receiver;
 
+mod hints;
 mod restart;
 
-use super::{LONGEST_UNREST, Memory, SETTLE, folder::Folder, load, watch};
+use super::{LONGEST_UNREST, Memory, SETTLE, accepted::Accepted, folder::Folder, load, watch};
 use crate::{
+    changes::Hints,
     model::{Kind, ObjectKey},
     store::Snapshot,
 };
@@ -69,6 +70,12 @@ fn problems(snapshot: &Snapshot) -> Vec<String> {
     snapshot.problems.iter().map(ToString::to_string).collect()
 }
 
+/// Anything may have changed, and files were renamed to these names.
+fn whole(renamed: &[&str]) -> Hints {
+    let names = renamed.iter().map(|name| ((*name).to_owned(), true));
+    Hints { all: true, names: names.collect() }
+}
+
 async fn until(receiver: &mut Receiver<Arc<Snapshot>>, what: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
     let found = tokio::time::timeout(Duration::from_secs(20), receiver.wait_for(|snapshot| what(snapshot)));
     found.await.expect("the folder's change is seen").expect("the watcher lives").clone()
@@ -113,7 +120,7 @@ fn the_first_file_wins_a_name() {
     write(&dir, "a.yaml", &database("orders", "first"));
     let snapshot = load(&dir);
     let key = ObjectKey::new(Kind::PostgresDatabase, "shop", "orders");
-    assert_eq!(snapshot.origins[&key], "a.yaml");
+    assert_eq!(&*snapshot.origins[&key], "a.yaml");
     assert_eq!(
         problems(&snapshot),
         ["b.yaml: PostgresDatabase shop/orders: stands in a.yaml already, which is used"]
@@ -191,15 +198,14 @@ fn a_renamed_file_is_taken_over_at_once_and_one_in_writing_when_it_rests() {
     let start = Instant::now();
     write(&dir, "b.yaml", BLOG);
     write(&dir, "c.yaml", &database("orders", "one"));
-    let renamed = BTreeSet::from(["c.yaml".to_owned()]);
-    assert!(folder.look(start, &renamed));
-    assert_eq!(names(&folder.snapshot(1)), ["Namespace shop", "PostgresDatabase shop/orders"]);
-    assert!(!folder.look(start + SETTLE / 2, &BTreeSet::new()), "b.yaml may still be in writing");
+    assert!(folder.look(start, &whole(&["c.yaml"])));
+    assert_eq!(names(&folder.snapshot()), ["Namespace shop", "PostgresDatabase shop/orders"]);
+    assert!(!folder.look(start + SETTLE / 2, &whole(&[])), "b.yaml may still be in writing");
     write(&dir, "b.yaml", &format!("{BLOG}---\n{}", database("users", "two")));
-    assert!(!folder.look(start + SETTLE, &BTreeSet::new()), "it was");
+    assert!(!folder.look(start + SETTLE, &whole(&[])), "it was");
     assert!(!folder.rests());
-    assert!(folder.look(start + SETTLE * 2, &BTreeSet::new()));
-    assert_eq!(folder.snapshot(1).objects.len(), 4);
+    assert!(folder.look(start + SETTLE * 2, &whole(&[])));
+    assert_eq!(folder.snapshot().objects.len(), 4);
     assert!(folder.rests());
 }
 
@@ -212,22 +218,21 @@ fn what_moves_to_another_file_is_never_gone_and_what_is_in_none_goes_when_all_re
     let all = ["Namespace blog", "Namespace shop"];
     let start = Instant::now();
     write(&dir, "a.yaml", SHOP);
-    let renamed = |name: &str| BTreeSet::from([name.to_owned()]);
-    folder.look(start, &renamed("a.yaml"));
-    assert_eq!(names(&folder.snapshot(1)), all, "it may come back");
+    folder.look(start, &whole(&["a.yaml"]));
+    assert_eq!(names(&folder.snapshot()), all, "it may come back");
     write(&dir, "b.yaml", BLOG);
-    folder.look(start + SETTLE / 2, &renamed("b.yaml"));
-    assert_eq!(names(&folder.snapshot(1)), all);
-    assert!(!folder.look(start + SETTLE, &BTreeSet::new()), "b.yaml came half a moment ago");
-    folder.look(start + SETTLE * 2, &BTreeSet::new());
-    assert_eq!(names(&folder.snapshot(1)), all, "it has moved");
-    assert_eq!(problems(&folder.snapshot(1)), Vec::<String>::new());
+    folder.look(start + SETTLE / 2, &whole(&["b.yaml"]));
+    assert_eq!(names(&folder.snapshot()), all);
+    assert!(!folder.look(start + SETTLE, &whole(&[])), "b.yaml came half a moment ago");
+    folder.look(start + SETTLE * 2, &whole(&[]));
+    assert_eq!(names(&folder.snapshot()), all, "it has moved");
+    assert_eq!(problems(&folder.snapshot()), Vec::<String>::new());
 
     fs::remove_file(dir.join("b.yaml")).expect("the file to be removable");
-    folder.look(start + SETTLE * 3, &BTreeSet::new());
-    assert_eq!(names(&folder.snapshot(1)), all, "an editor may be saving it");
-    folder.look(start + SETTLE * 4, &BTreeSet::new());
-    assert_eq!(names(&folder.snapshot(1)), ["Namespace shop"]);
+    folder.look(start + SETTLE * 3, &whole(&[]));
+    assert_eq!(names(&folder.snapshot()), all, "an editor may be saving it");
+    folder.look(start + SETTLE * 4, &whole(&[]));
+    assert_eq!(names(&folder.snapshot()), ["Namespace shop"]);
     assert!(folder.rests());
 }
 
@@ -241,8 +246,8 @@ fn a_file_that_never_rests_is_taken_over_in_the_end() {
     let looks = (0_u32..100).take_while(|look| {
         text += "# more\n";
         write(&dir, "a.yaml", &text);
-        !folder.look(start + SETTLE / 2 * *look, &BTreeSet::new())
+        !folder.look(start + SETTLE / 2 * *look, &whole(&[]))
     });
     assert_eq!(SETTLE / 2 * looks.count() as u32, LONGEST_UNREST);
-    assert_eq!(names(&folder.snapshot(1)), ["Namespace shop"]);
+    assert_eq!(names(&folder.snapshot()), ["Namespace shop"]);
 }

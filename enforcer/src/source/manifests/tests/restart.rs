@@ -77,3 +77,26 @@ async fn copies_that_are_damaged_or_cannot_be_made_hold_nothing_up() {
     assert_eq!(names(&*read(&dir).await), ["Namespace blog"]);
     fs::remove_file(&copies).expect("the file to be removable");
 }
+
+#[test]
+fn a_copy_that_could_not_be_written_is_written_with_the_next() {
+    let dir = folder("retried");
+    let copies = dir.with_extension("accepted");
+    let _absent = fs::remove_dir_all(&copies);
+    fs::write(&copies, "in the way").expect("a file in the place of the copies");
+    write(&dir, "a.yaml", SHOP);
+    write(&dir, "b.yaml", BLOG);
+    let mut folder = Folder::new(&dir).remembering(Accepted::open(copies.clone(), true));
+    folder.read_all();
+    folder.snapshot();
+    folder.keep();
+    fs::remove_file(&copies).expect("the file to be removable");
+    write(&dir, "c.yaml", "");
+    folder.look(Instant::now(), &whole(&[]));
+    folder.look(Instant::now() + SETTLE, &whole(&[]));
+    folder.snapshot();
+    folder.keep();
+    let kept = Accepted::open(copies, false);
+    let kept: Vec<_> = kept.all().map(|(name, objects)| (&**name, objects.len())).collect();
+    assert_eq!(kept, [("a.yaml", 1), ("b.yaml", 1), ("c.yaml", 0)]);
+}
