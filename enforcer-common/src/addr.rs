@@ -9,31 +9,48 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An IPv6 address, or an IPv4 address in its mapped form (`::ffff:a.b.c.d`).
 ///
-/// Four words in network order: the verifier and the compiler handle words better than sixteen bytes.
+/// Two halves in network order, because the kernel compares keys in pieces of eight bytes: what was written in smaller
+/// ones it gets only after they have gone to the cache, which is after everything before them.
 #[repr(C)]
 #[derive(Clone, Copy, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, Ord, PartialEq, PartialOrd)]
 pub struct Addr {
-    words: [u32; 4],
+    halves: [u64; 2],
 }
 abi!(Addr, 16);
 
 /// The third word of every IPv4-mapped address.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
+/// Two words as they lie in memory, as one.
+#[inline(always)]
+pub(crate) const fn join(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+#[inline(always)]
+const fn split(half: u64) -> [u32; 2] {
+    let (low, high) = (half as u32, (half >> 32) as u32);
+    if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
+}
+
 impl Addr {
     /// `::`: no address.
-    pub const NONE: Self = Self { words: [0; 4] };
+    pub const NONE: Self = Self { halves: [0; 2] };
 
     /// From the four words of an IPv6 address as they lie in memory.
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        Self { words }
+        Self { halves: [join(words[0], words[1]), join(words[2], words[3])] }
     }
 
     /// From the word of an IPv4 address as it lies in memory.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        Self { words: [0, 0, MAPPED, word] }
+        Self { halves: [0, join(MAPPED, word)] }
     }
 
     pub const fn v4(address: Ipv4Addr) -> Self {
@@ -43,49 +60,55 @@ impl Addr {
     pub const fn v6(address: Ipv6Addr) -> Self {
         let o = address.octets();
         Self {
-            words: [
-                u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
-                u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
-                u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
-                u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+            halves: [
+                u64::from_ne_bytes([o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]]),
+                u64::from_ne_bytes([o[8], o[9], o[10], o[11], o[12], o[13], o[14], o[15]]),
             ],
         }
     }
 
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == MAPPED
+        self.halves[0] == 0 && split(self.halves[1])[0] == MAPPED
     }
 
     #[inline(always)]
     pub const fn is_none(&self) -> bool {
-        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == 0 && self.words[3] == 0
+        self.halves[0] | self.halves[1] == 0
     }
 
     /// The words as they lie in memory; an IPv4 address is the last of them.
     #[inline(always)]
     pub const fn words(&self) -> [u32; 4] {
-        self.words
+        let ([first, second], [third, fourth]) = (split(self.halves[0]), split(self.halves[1]));
+        [first, second, third, fourth]
+    }
+
+    /// The halves as they lie in memory; an IPv4 address is in the second.
+    #[inline(always)]
+    pub const fn halves(&self) -> [u64; 2] {
+        self.halves
     }
 
     /// First octet of an IPv4 address.
     #[inline(always)]
     pub const fn v4_octet(&self) -> u8 {
-        (u32::from_be(self.words[3]) >> 24) as u8
+        (u32::from_be(split(self.halves[1])[1]) >> 24) as u8
     }
 
     /// A sum over the first six octets of an IPv6 address: tells prefixes of 48 bits and more apart, mostly.
     #[inline(always)]
     pub const fn v6_sum(&self) -> u8 {
-        let sum = u32::from_be(self.words[0]) ^ (u32::from_be(self.words[1]) >> 16);
+        let sum = u64::from_be(self.halves[0]) >> 16;
+        let sum = sum ^ (sum >> 32);
         let sum = sum ^ (sum >> 16);
         (sum ^ (sum >> 8)) as u8
     }
 
     pub fn ip(&self) -> IpAddr {
         let mut octets = [0_u8; 16];
-        for (chunk, word) in octets.chunks_exact_mut(4).zip(self.words) {
-            chunk.copy_from_slice(&word.to_ne_bytes());
+        for (chunk, half) in octets.chunks_exact_mut(8).zip(self.halves) {
+            chunk.copy_from_slice(&half.to_ne_bytes());
         }
         Ipv6Addr::from(octets).to_canonical()
     }

@@ -63,8 +63,9 @@ pub struct EndpointKey {
     pub port: Port,
     /// The tunnel's own UDP port on this node.
     pub local_port: Port,
+    pub pad: u32,
 }
-abi!(EndpointKey, 20);
+abi!(EndpointKey, 24);
 
 /// Value of `GW_CONFIG`.
 #[repr(C)]

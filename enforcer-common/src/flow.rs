@@ -1,8 +1,8 @@
 //! Flows of a node: one entry for both directions.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use crate::{Addr, Port};
+use crate::{Addr, Port, addr::join};
 
 /// Key of `FLOWS` and `GW_FLOWS`, always seen from the client.
 ///
@@ -21,6 +21,12 @@ pub struct FlowKey {
 }
 abi!(FlowKey, 40);
 
+/// Two ports as they lie in memory.
+const fn ports(first: Port, second: Port) -> [u8; 4] {
+    let ([a, b], [c, d]) = (first.network().to_ne_bytes(), second.network().to_ne_bytes());
+    [a, b, c, d]
+}
+
 impl FlowKey {
     #[inline(always)]
     pub const fn new(
@@ -30,32 +36,31 @@ impl FlowKey {
         service_port: Port,
         protocol: u8,
     ) -> Self {
-        Self { client, service, client_port, service_port, protocol, pad: [0; 3] }
+        let ([client, client_end], [service, service_end]) = (client.halves(), service.halves());
+        let ports = u32::from_ne_bytes(ports(client_port, service_port));
+        let tail = join(ports, u32::from_ne_bytes([protocol, 0, 0, 0]));
+        // Whole halves, see `Addr`.
+        transmute!([client, client_end, service, service_end, tail])
     }
 }
 
 /// Value of `FLOWS`. The grant is looked up for every packet: a flow carries no authority of its own. It carries the
 /// grant's account: the entry is in the CPU's caches already, one of `GRANT_STATS` would have to be fetched.
+///
+/// What a packet from the client reads and writes comes first: with most of the key it fills one cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 pub struct Flow {
-    /// Client address inside the tunnel.
-    pub workload_address: Addr,
     /// Nanoseconds of `CLOCK_BOOTTIME`, either direction.
     pub seen_ns: u64,
     /// Since `grant` is charged, as the other three; with [`GrantStats`](crate::grant::GrantStats) they are the sum.
     pub packets_out: u64,
     pub bytes_out: u64,
-    pub packets_in: u64,
-    pub bytes_in: u64,
     /// Only packets of this workload belong to the flow; another pod that took the address starts anew.
     pub workload: u32,
-    /// Host side of the pod's veth; 0: the local stack.
-    pub ifindex: u32,
-    /// Last acknowledgement number that the client sent, and that it received; machine order. What an exact reset
-    /// (RFC 5961) of either end needs.
+    /// Last acknowledgement number that the client sent; machine order. What an exact reset (RFC 5961) of either end
+    /// needs, as `server_ack`.
     pub client_ack: u32,
-    pub server_ack: u32,
     /// Id of the grant that is charged.
     pub grant: u32,
     /// Tunnel slot.
@@ -66,6 +71,14 @@ pub struct Flow {
     /// whose reset closed the flow without being exact.
     pub seen_acks: u8,
     pub pad: u8,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    /// Client address inside the tunnel.
+    pub workload_address: Addr,
+    /// Last acknowledgement number that the client received.
+    pub server_ack: u32,
+    /// Host side of the pod's veth; 0: the local stack.
+    pub ifindex: u32,
 }
 abi!(Flow, 80);
 
@@ -133,9 +146,9 @@ pub struct FragmentKey {
     /// Interface it came in on: a neighbour cannot speak for a pod's datagram.
     pub ifindex: u32,
     pub protocol: u8,
-    pub pad: [u8; 3],
+    pub pad: [u8; 7],
 }
-abi!(FragmentKey, 44);
+abi!(FragmentKey, 48);
 
 /// Value of `FRAGMENTS`: the ports of the first fragment.
 #[repr(C)]

@@ -15,9 +15,9 @@ pub struct GwGrantKey {
     pub service: Addr,
     pub port: Port,
     pub protocol: u8,
-    pub pad: u8,
+    pub pad: [u8; 5],
 }
-abi!(GwGrantKey, 36);
+abi!(GwGrantKey, 40);
 
 /// Value of `GW_GRANTS`.
 #[repr(C)]
@@ -44,9 +44,9 @@ pub struct GwServiceKey {
     pub service: Addr,
     pub port: Port,
     pub protocol: u8,
-    pub pad: u8,
+    pub pad: [u8; 5],
 }
-abi!(GwServiceKey, 20);
+abi!(GwServiceKey, 24);
 
 /// Value of `GW_SERVICES`: the healthy backends are `GW_BACKENDS[(set, 0..count)]`.
 #[repr(C)]

@@ -1,8 +1,8 @@
 //! Grants and destinations: what a workload may reach.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use crate::{Addr, Port, flow::Flow};
+use crate::{Addr, Port, addr::join, flow::Flow};
 
 /// `validUntil` of a grant without an end, and the answer of a clock that cannot expire anything.
 pub const FOREVER: u64 = u64::MAX;
@@ -24,6 +24,21 @@ pub struct GrantKey {
     pub pad: u8,
 }
 abi!(GrantKey, 24);
+
+impl GrantKey {
+    #[inline(always)]
+    pub const fn new(service: Addr, workload: u32, port: Port, protocol: u8) -> Self {
+        let [service, service_end] = service.halves();
+        // Whole halves, see `Addr`.
+        transmute!([service, service_end, join(workload, offer(port, protocol))])
+    }
+}
+
+/// Port and protocol as they lie in memory.
+const fn offer(port: Port, protocol: u8) -> u32 {
+    let [first, second] = port.network().to_ne_bytes();
+    u32::from_ne_bytes([first, second, protocol, 0])
+}
 
 /// Value of `GRANTS`. Present with no gateway: *pending*.
 #[repr(C)]
@@ -90,9 +105,18 @@ pub struct DestinationKey {
     pub service: Addr,
     pub port: Port,
     pub protocol: u8,
-    pub pad: u8,
+    pub pad: [u8; 5],
 }
-abi!(DestinationKey, 20);
+abi!(DestinationKey, 24);
+
+impl DestinationKey {
+    #[inline(always)]
+    pub const fn new(service: Addr, port: Port, protocol: u8) -> Self {
+        let [service, service_end] = service.halves();
+        // Whole halves, see `Addr`.
+        transmute!([service, service_end, join(offer(port, protocol), 0)])
+    }
+}
 
 /// Value of `DESTINATIONS`.
 #[repr(C)]

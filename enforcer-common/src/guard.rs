@@ -34,6 +34,9 @@ pub type GuardData = Addr;
 /// Bits that a mapped IPv4 prefix is longer than its own length.
 pub const V4_BITS: u32 = 96;
 
+/// Those of them that lie in the second half of an address.
+const MAPPED_BITS: u32 = V4_BITS - 64;
+
 /// Value of `GUARD`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
@@ -54,47 +57,36 @@ abi!(Guard, 4);
 pub struct GuardFilter {
     v4: [u32; 8],
     v6: [u32; 8],
-    /// Some prefixes: by the last word of an IPv4 address, by the first two of an IPv6 address.
+    /// Some prefixes: by the half of an address that tells its network, the second of a mapped IPv4 address.
     near4: [Masked; NEAR],
     near6: [Masked; NEAR],
-    ready: u32,
+    ready: u64,
 }
-abi!(GuardFilter, 196);
+abi!(GuardFilter, 200);
 
 /// Prefixes of each family that are compared with: the ranges, and two that an administrator listed.
 const NEAR: usize = 4;
 
-/// Two words under a mask; the second counts for IPv6 only. A bit outside the mask: matches nothing.
+/// Half an address under a mask. A bit outside the mask: matches nothing.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 struct Masked {
-    value: [u32; 2],
-    mask: [u32; 2],
+    value: u64,
+    mask: u64,
 }
 
 impl Masked {
-    const NOTHING: Self = Self { value: [1; 2], mask: [0; 2] };
+    const NOTHING: Self = Self { value: 1, mask: 0 };
 
-    /// The first `bits` of some words.
-    fn first(bits: u32, words: [u32; 2]) -> Self {
-        let mut masked = Self { value: words, mask: [0; 2] };
-        for (index, (value, mask)) in (0..).zip(masked.value.iter_mut().zip(&mut masked.mask)) {
-            let bits = bits.saturating_sub(32 * index).min(32);
-            *mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0).to_be();
-            *value &= *mask;
-        }
-        masked
+    /// The first `bits` of half an address.
+    fn first(bits: u32, half: u64) -> Self {
+        let mask = u64::MAX.checked_shl(64 - bits).unwrap_or(0).to_be();
+        Self { value: half & mask, mask }
     }
 
     #[inline(always)]
-    fn covers(&self, words: [u32; 2]) -> bool {
-        let mut differences = 0;
-        let mut index = 0;
-        while index < 2 {
-            differences |= (words[index] & self.mask[index]) ^ self.value[index];
-            index += 1;
-        }
-        differences == 0
+    fn covers(&self, half: u64) -> bool {
+        half & self.mask == self.value
     }
 }
 
@@ -112,7 +104,7 @@ impl GuardFilter {
     pub fn admit(&mut self, prefix: &Addr, bits: u32) {
         if prefix.is_v4() && bits >= V4_BITS {
             if let Some(near) = self.near4.iter_mut().find(|near| **near == Masked::NOTHING) {
-                *near = Masked::first(bits - V4_BITS, [prefix.words()[3], 0]);
+                *near = Masked::first(bits - V4_BITS + MAPPED_BITS, prefix.halves()[1]);
             }
             let first = prefix.v4_octet();
             let free = 8_u32.saturating_sub(bits - V4_BITS);
@@ -127,7 +119,7 @@ impl GuardFilter {
         if (SUMMED_BITS..=64).contains(&bits)
             && let Some(near) = self.near6.iter_mut().find(|near| **near == Masked::NOTHING)
         {
-            *near = Masked::first(bits, [first, second]);
+            *near = Masked::first(bits, prefix.halves()[0]);
         }
         if bits >= SUMMED_BITS {
             let sum = prefix.v6_sum();
@@ -154,15 +146,12 @@ impl GuardFilter {
     /// Whether surely a prefix covers the address.
     #[inline(always)]
     pub fn covers(&self, address: &Addr) -> bool {
-        let words = address.words();
+        let [first, second] = address.halves();
+        let (near, half) = if address.is_v4() { (&self.near4, second) } else { (&self.near6, first) };
         let mut covered = false;
         let mut index = 0;
         while index < NEAR {
-            covered |= if address.is_v4() {
-                self.near4[index].covers([words[3], 0])
-            } else {
-                self.near6[index].covers([words[0], words[1]])
-            };
+            covered |= near[index].covers(half);
             index += 1;
         }
         covered && self.ready != 0

@@ -1,8 +1,8 @@
 //! Workloads: who sends.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
-use crate::Addr;
+use crate::{Addr, addr::join};
 
 /// Key of `WIRE`: who speaks on a host-side interface with this source address.
 ///
@@ -16,20 +16,30 @@ pub struct WireKey {
     pub address: Addr,
     /// Host side of the pod's veth, in the host's network namespace.
     pub ifindex: u32,
+    pub pad: u32,
 }
-abi!(WireKey, 20);
+abi!(WireKey, 24);
 
-/// Value of `WIRE`, `NETNS` and `CGROUPS`.
+impl WireKey {
+    #[inline(always)]
+    pub const fn new(address: Addr, ifindex: u32) -> Self {
+        let [address, address_end] = address.halves();
+        // Whole halves, see `Addr`.
+        transmute!([address, address_end, join(ifindex, 0)])
+    }
+}
+
+/// Value of `WIRE`, `NETNS` and `CGROUPS`. What every packet needs comes first: beside the key, in its cache line.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 pub struct Workload {
-    /// Workload address of each family; [`Addr::NONE`] while none is assigned (no grant).
-    pub address4: Addr,
-    pub address6: Addr,
     /// Unique for the life of the pins, never given to another pod.
     pub id: u32,
     /// [`NOT_GUARDABLE`] or 0.
     pub flags: u32,
+    /// Workload address of each family; [`Addr::NONE`] while none is assigned (no grant).
+    pub address4: Addr,
+    pub address6: Addr,
 }
 abi!(Workload, 40);
 

@@ -3,7 +3,13 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use enforcer_common::{Addr, event::Hook, flow::{Flow, FlowKey}, verdict::DropReason};
+use enforcer_common::{
+    Addr,
+    event::Hook,
+    flow::{Flow, FlowKey},
+    guard::GuardFilter,
+    verdict::DropReason,
+};
 
 use crate::{
     maps::{Answer, GUARD, GUARD_FILTER, SCRATCH, Scratch},
@@ -54,7 +60,20 @@ impl Case {
     pub fn new(skb: Skb, hook: Hook) -> Option<Self> {
         // SAFETY: the entry is this CPU's own, and no other program runs on it before this one has ended.
         let Scratch { packet, inner, key, flow, answer, .. } = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
-        Some(Self { skb, packet, inner, key, flow, answer, workload: 0, connection: 0, cgroup: 0, now_ns: 0, mtu: 0, hook })
+        Some(Self {
+            skb,
+            packet,
+            inner,
+            key,
+            flow,
+            answer,
+            workload: 0,
+            connection: 0,
+            cgroup: 0,
+            now_ns: 0,
+            mtu: 0,
+            hook,
+        })
     }
 
     /// Reads the clock for everything that follows.
@@ -105,7 +124,19 @@ fn unfold(skb: Skb, packet: &mut Packet, inner: &mut Packet) -> Result<(), DropR
 /// Whether an address is guarded: the first question that every packet is asked.
 #[inline(always)]
 pub fn guarded(address: &Addr) -> bool {
-    if let Some(filter) = GUARD_FILTER.get(0) {
+    guarded_by(filter(), address)
+}
+
+/// What answers for most addresses whether they are guarded, for who asks about two.
+#[inline(always)]
+pub fn filter() -> Option<&'static GuardFilter> {
+    GUARD_FILTER.get(0)
+}
+
+/// As [`guarded`].
+#[inline(always)]
+pub fn guarded_by(filter: Option<&GuardFilter>, address: &Addr) -> bool {
+    if let Some(filter) = filter {
         if filter.misses(address) {
             return false;
         }

@@ -23,8 +23,7 @@ use crate::{
 #[inline(always)]
 /// The grant that covers a workload's flow.
 pub fn grant(workload: u32, flow: &FlowKey) -> (GrantKey, Option<&'static Grant>) {
-    let FlowKey { service, service_port: port, protocol, .. } = *flow;
-    let key = GrantKey { service, workload, port, protocol, pad: 0 };
+    let key = GrantKey::new(flow.service, workload, flow.service_port, flow.protocol);
     // SAFETY: the entry is replaced as a whole, and memory of a removed one stays a grant until the program ends.
     let grant = unsafe { GRANTS.get(key) };
     (key, grant)
@@ -74,12 +73,11 @@ pub fn ungranted(workload: &Workload, key: &GrantKey) -> Verdict {
 /// Whether a destination has the address, and whether it offers the port.
 #[inline(always)]
 fn offered(key: &GrantKey) -> (bool, bool) {
-    let mut entry =
-        DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
+    let mut entry = DestinationKey::new(key.service, key.port, key.protocol);
     if DESTINATIONS.get_ptr(&entry).is_some() {
         return (true, true);
     }
-    (entry.port, entry.protocol) = (Port::NONE, 0);
+    entry = DestinationKey::new(key.service, Port::NONE, 0);
     (DESTINATIONS.get_ptr(&entry).is_some(), false)
 }
 

@@ -284,7 +284,7 @@ fn datagram(packet: &Packet, ifindex: u32) -> FragmentKey {
             Version::V4 => packet.protocol,
             Version::V6 => 0,
         },
-        pad: [0; 3],
+        pad: [0; 7],
     }
 }
 

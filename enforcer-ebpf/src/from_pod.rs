@@ -6,7 +6,7 @@
 use enforcer_common::verdict::DropReason;
 
 use crate::{
-    case::{Action, Case, guarded},
+    case::{Action, Case, filter, guarded_by},
     identify,
     maps::NODE_CONFIG,
     outbound,
@@ -18,9 +18,10 @@ pub fn run(case: &mut Case) -> Result<Action, DropReason> {
     if !case.parse(Layer::Frame)? {
         return Ok(Action::Next);
     }
-    if !guarded(&case.packet.destination) && case.packet.hidden == 0 {
+    let filter = filter();
+    if !guarded_by(filter, &case.packet.destination) && case.packet.hidden == 0 {
         // The node's own stack, to which it may be, is behind no other hook of ours.
-        return if guarded(&case.packet.source) {
+        return if guarded_by(filter, &case.packet.source) {
             Err(DropReason::ClearSource)
         } else {
             Ok(Action::Next)

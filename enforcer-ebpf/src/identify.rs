@@ -30,7 +30,7 @@ pub fn by_wire(ifindex: u32, address: &Addr) -> Result<&'static Workload, DropRe
         return Err(stranger(ifindex));
     }
     // SAFETY: the entry is replaced as a whole; one that is removed meanwhile denies at the grant.
-    match unsafe { WIRE.get(WireKey { address: *address, ifindex }) } {
+    match unsafe { WIRE.get(WireKey::new(*address, ifindex)) } {
         Some(workload) => Ok(workload),
         None => Err(stranger(ifindex)),
     }
@@ -38,7 +38,7 @@ pub fn by_wire(ifindex: u32, address: &Addr) -> Result<&'static Workload, DropRe
 
 #[inline(never)]
 fn stranger(ifindex: u32) -> DropReason {
-    match WIRE.get_ptr(WireKey { address: Addr::NONE, ifindex }) {
+    match WIRE.get_ptr(WireKey::new(Addr::NONE, ifindex)) {
         Some(_) => DropReason::Spoofed,
         None => DropReason::UnknownWorkload,
     }

@@ -3,7 +3,7 @@
 use enforcer_common::{config::EndpointKey, verdict::DropReason};
 
 use crate::{
-    case::{Action, Case, guarded, now},
+    case::{Action, Case, filter, guarded, guarded_by, now},
     maps::{ENDPOINTS, TUNNEL_SEEN},
     packet::{Fragment, INNER, Layer, UDP, l4},
 };
@@ -14,8 +14,9 @@ pub fn to(case: &mut Case, layer: Layer) -> Result<Action, DropReason> {
     if !case.parse(layer)? {
         return Ok(Action::Next);
     }
-    if guarded(&case.packet.destination)
-        || guarded(&case.packet.source)
+    let filter = filter();
+    if guarded_by(filter, &case.packet.destination)
+        || guarded_by(filter, &case.packet.source)
         || case.packet.hidden != 0
     {
         return Err(DropReason::ClearText);
@@ -50,6 +51,7 @@ fn stamp(case: &mut Case) {
         address: case.packet.source,
         port: case.packet.source_port,
         local_port: case.packet.destination_port,
+        pad: 0,
     };
     // SAFETY: one word.
     if let Some(slot) = unsafe { ENDPOINTS.get(key) }

@@ -98,7 +98,7 @@ fn insert(scratch: &mut Scratch, now_ns: u64) -> Result<(), DropReason> {
 #[inline(always)]
 fn choose(key: &FlowKey, hash: u32) -> Result<&'static GwBackend, DropReason> {
     let service =
-        GwServiceKey { service: key.service, port: key.service_port, protocol: key.protocol, pad: 0 };
+        GwServiceKey { service: key.service, port: key.service_port, protocol: key.protocol, pad: [0; 5] };
     let service = GW_SERVICES.get_ptr(service).ok_or(DropReason::NoBackend)?;
     // SAFETY: a value of the map; it is replaced as a whole, and a member that is missing is no backend.
     let (set, count) = unsafe { ((*service).set, (*service).count) };

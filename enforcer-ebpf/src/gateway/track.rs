@@ -83,7 +83,7 @@ pub fn grant(key: &FlowKey) -> Option<&'static GwGrant> {
         service: key.service,
         port: key.service_port,
         protocol: key.protocol,
-        pad: 0,
+        pad: [0; 5],
     };
     let grant = GW_GRANTS.get_ptr(key)?;
     // SAFETY: the map does not reuse memory while a program reads it.
@@ -119,7 +119,7 @@ pub fn refusal(key: &FlowKey, grant: Option<&GwGrant>, now_ns: u64) -> Option<Dr
 #[inline(never)]
 fn offered(key: &FlowKey) -> (bool, bool) {
     let mut service =
-        GwServiceKey { service: key.service, port: key.service_port, protocol: key.protocol, pad: 0 };
+        GwServiceKey { service: key.service, port: key.service_port, protocol: key.protocol, pad: [0; 5] };
     if GW_SERVICES.get_ptr(&service).is_some() {
         return (true, true);
     }

@@ -168,7 +168,7 @@ impl Announced {
                         service: Addr::from(grant.service),
                         port: Port::new(grant.port),
                         protocol: grant.protocol.number(),
-                        pad: 0,
+                        pad: [0; 5],
                     })
                     .collect();
                 let known = self.acknowledged.entry(uid).or_default();
@@ -261,7 +261,7 @@ mod tests {
         assert!(announced.update(live(&announced, 0), slot));
         assert!(!announced.update(live(&announced, 0), slot), "nothing new");
         let offer =
-            DestinationKey { service: addr("198.18.0.7"), port: Port::new(5432), protocol: 6, pad: 0 };
+            DestinationKey { service: addr("198.18.0.7"), port: Port::new(5432), protocol: 6, pad: [0; 5] };
         let acknowledged = BTreeMap::from([(SLOT, Arc::new(BTreeSet::from([offer])))]);
         assert_eq!(announced.acknowledged(), &BTreeMap::from([("u-shop".to_owned(), acknowledged)]));
 

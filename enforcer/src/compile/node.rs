@@ -68,6 +68,7 @@ fn tunnels(tables: &mut Tables, input: &Input, previous: &Tables) {
                 address: Addr::from(endpoint.ip()),
                 port: Port::new(endpoint.port()),
                 local_port: Port::new(device.local_port),
+                pad: 0,
             };
             tables.endpoints.insert(key, end.slot);
         }
@@ -78,11 +79,11 @@ fn destinations(tables: &mut Tables, resolved: &Resolved) {
     for destination in resolved.destinations.values() {
         let value = Destination { number: destination.number };
         for service in offers::addresses(destination) {
-            let key = DestinationKey { service, port: Port::NONE, protocol: 0, pad: 0 };
+            let key = DestinationKey { service, port: Port::NONE, protocol: 0, pad: [0; 5] };
             tables.destinations.insert(key, value);
             for port in &destination.ports {
                 let (protocol, port) = (port.protocol.number(), Port::new(port.port));
-                tables.destinations.insert(DestinationKey { service, port, protocol, pad: 0 }, value);
+                tables.destinations.insert(DestinationKey { service, port, protocol, pad: [0; 5] }, value);
             }
         }
     }
@@ -122,7 +123,7 @@ fn identity(
                 // The interface by itself is an entry too: what else comes from it is spoofed, not unknown.
                 let own = addresses.iter().map(|address| Addr::from(*address));
                 for address in own.chain([Addr::NONE]) {
-                    tables.wire.insert(WireKey { address, ifindex: *ifindex }, workload);
+                    tables.wire.insert(WireKey { address, ifindex: *ifindex, pad: 0 }, workload);
                 }
                 places(tables, &workload, *ifindex, addresses);
             }

@@ -79,7 +79,7 @@ fn offers<T: PartialEq>(terms: &Terms, index: &Index<T>, numbers: &BTreeSet<u32>
         for service in addresses(destination) {
             for port in &connection.ports {
                 let (protocol, port) = (port.protocol.number(), Port::new(port.port));
-                let key = DestinationKey { service, port, protocol, pad: 0 };
+                let key = DestinationKey { service, port, protocol, pad: [0; 5] };
                 list.push(Offer { key, connection: *number, valid_until_ns, slots });
             }
         }

@@ -48,7 +48,7 @@ fn tables_of_the_world() -> Tables {
         service: addr(service),
         port: Port::new(port),
         protocol,
-        pad: 0,
+        pad: [0; 5],
     };
     let number = DestinationValue { number: 7 };
     Tables {
@@ -68,7 +68,12 @@ fn tables_of_the_world() -> Tables {
         .into(),
         tunnels: [(4, tunnel())].into(),
         endpoints: [(
-            EndpointKey { address: addr("203.0.113.1"), port: Port::new(51820), local_port: Port::new(4000) },
+            EndpointKey {
+                address: addr("203.0.113.1"),
+                port: Port::new(51820),
+                local_port: Port::new(4000),
+                pad: 0,
+            },
             4,
         )]
         .into(),
@@ -81,9 +86,9 @@ fn tables_of_the_world() -> Tables {
         places: [(addr("198.19.0.2"), place("10.0.0.5")), (addr("fd00:0:0:1000::2"), place("fd10::5"))]
             .into(),
         wire: [
-            (WireKey { address: addr("10.0.0.5"), ifindex: 11 }, workload),
-            (WireKey { address: addr("fd10::5"), ifindex: 11 }, workload),
-            (WireKey { address: Addr::NONE, ifindex: 11 }, workload),
+            (WireKey { address: addr("10.0.0.5"), ifindex: 11, pad: 0 }, workload),
+            (WireKey { address: addr("fd10::5"), ifindex: 11, pad: 0 }, workload),
+            (WireKey { address: Addr::NONE, ifindex: 11, pad: 0 }, workload),
         ]
         .into(),
         netns: [(77, workload)].into(),
@@ -123,7 +128,7 @@ fn a_label_change_takes_the_grant_away_and_the_identity_stays() {
         reconcile::plan(&have, &want),
         [
             crate::datapath::Op::RemoveGrant(grant_key(id(&world, "u-shop"), "198.18.0.7", 5432)),
-            crate::datapath::Op::RemoveWire(WireKey { address: addr("fd10::5"), ifindex: 11 }),
+            crate::datapath::Op::RemoveWire(WireKey { address: addr("fd10::5"), ifindex: 11, pad: 0 }),
             crate::datapath::Op::RemovePlace(addr("fd00:0:0:1000::2")),
         ]
     );

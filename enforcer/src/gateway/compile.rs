@@ -154,7 +154,7 @@ fn service_key(service: IpAddr, port: DestinationPort) -> GwServiceKey {
         service: service.into(),
         port: Port::new(port.port),
         protocol: port.protocol.number(),
-        pad: 0,
+        pad: [0; 5],
     }
 }
 

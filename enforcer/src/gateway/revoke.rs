@@ -91,7 +91,7 @@ fn without_grant(flows: &BTreeMap<FlowKey, GwFlow>, tables: &GwTables, now_ns: u
             service: key.service,
             port: key.service_port,
             protocol: key.protocol,
-            pad: 0,
+            pad: [0; 5],
         };
         tables.grants.get(&grant).is_some_and(|grant| grant.valid_until_ns > now_ns)
     };
@@ -141,7 +141,7 @@ mod tests {
     fn grant(last: u8, valid_until_ns: u64) -> (GwGrantKey, GwGrant) {
         let FlowKey { client, service, service_port: port, protocol, .. } = key(last);
         let value = GwGrant { valid_until_ns, id: 1, connection: 1, node: 1, pad: 0 };
-        (GwGrantKey { client, service, port, protocol, pad: 0 }, value)
+        (GwGrantKey { client, service, port, protocol, pad: [0; 5] }, value)
     }
 
     #[test]

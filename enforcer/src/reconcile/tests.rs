@@ -43,7 +43,7 @@ fn node(numbers: std::ops::Range<u8>) -> Tables {
             .tunnels
             .insert(id, Tunnel { gateway4: addr(number), gateway6: Addr::NONE, ifindex: id, mtu: 1420 });
         tables.destinations.insert(
-            DestinationKey { service: addr(number), port, protocol: 6, pad: 0 },
+            DestinationKey { service: addr(number), port, protocol: 6, pad: [0; 5] },
             Destination { number: id },
         );
         tables.grants.insert(
@@ -51,7 +51,7 @@ fn node(numbers: std::ops::Range<u8>) -> Tables {
             Grant { valid_until_ns: FOREVER, gateways: 0, id, connection: 1 },
         );
         tables.places.insert(addr(number), Place { address: addr(number), ifindex: id, workload: id });
-        tables.wire.insert(WireKey { address: addr(number), ifindex: id }, workload);
+        tables.wire.insert(WireKey { address: addr(number), ifindex: id, pad: 0 }, workload);
         tables.netns.insert(u64::from(number), workload);
     }
     tables
@@ -72,10 +72,10 @@ fn gateway(numbers: std::ops::Range<u8>) -> GwTables {
             pad: [0; 6],
         };
         tables.backends.insert(GwBackendKey { set, index: 0 }, backend);
-        let service = GwServiceKey { service: addr(number), port, protocol: 6, pad: 0 };
+        let service = GwServiceKey { service: addr(number), port, protocol: 6, pad: [0; 5] };
         tables.services.insert(service, GwService { set, count: 1 });
         tables.grants.insert(
-            GwGrantKey { client: addr(number), service: addr(number), port, protocol: 6, pad: 0 },
+            GwGrantKey { client: addr(number), service: addr(number), port, protocol: 6, pad: [0; 5] },
             GwGrant { valid_until_ns: FOREVER, id: set, connection: 1, node: 1, pad: 0 },
         );
     }

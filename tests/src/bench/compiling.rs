@@ -139,7 +139,7 @@ impl World {
                     service: Addr::v4(service),
                     port: Port::new(objects::PORT),
                     protocol: 6,
-                    pad: 0,
+                    pad: [0; 5],
                 })
                 .collect(),
         );

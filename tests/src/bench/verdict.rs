@@ -185,7 +185,7 @@ fn fill(kernel: &mut Kernel, family: &Family, pods: u16, services: u16) {
     for pod in 0..pods {
         let (address, _) = pair(family, pod, 0);
         let workload = Workload { id: 1000 + u32::from(pod), ..node::workload() };
-        kernel.set(name::WIRE, WireKey { address: address.into(), ifindex: LOOPBACK }, workload);
+        kernel.set(name::WIRE, WireKey { address: address.into(), ifindex: LOOPBACK, pad: 0 }, workload);
         for service in 0..services {
             let (_, service_address) = pair(family, pod, service);
             let key = GrantKey {

@@ -180,14 +180,14 @@ fn filled(mut kernel: Kernel) -> Kernel {
     for family in families() {
         let place = Place { address: Addr::from(family.pod), ifindex: LOOPBACK, workload: WORKLOAD };
         kernel.set(name::PLACES, Addr::from(family.inside), place);
-        let wire = WireKey { address: Addr::from(family.pod), ifindex: LOOPBACK };
+        let wire = WireKey { address: Addr::from(family.pod), ifindex: LOOPBACK, pad: 0 };
         kernel.set(name::WIRE, wire, workload());
         for (port, protocol) in [(0, 0), (PORT, TCP), (PORT, UDP), (OFFERED, TCP)] {
             let key = DestinationKey {
                 service: Addr::from(family.service),
                 port: Port::new(port),
                 protocol,
-                pad: 0,
+                pad: [0; 5],
             };
             kernel.set(name::DESTINATIONS, key, Destination { number: 1 });
         }
@@ -195,7 +195,7 @@ fn filled(mut kernel: Kernel) -> Kernel {
             kernel.set(name::GRANTS, family.grant_key(protocol), grant());
         }
     }
-    let interface = WireKey { address: Addr::NONE, ifindex: LOOPBACK };
+    let interface = WireKey { address: Addr::NONE, ifindex: LOOPBACK, pad: 0 };
     kernel.set(name::WIRE, interface, workload());
     kernel
 }

@@ -126,10 +126,10 @@ fn maps_of_another_layout_version_or_of_none_are_refused() {
     let layout = pins.path.join("maps/LAYOUT");
     set_version(&layout, 99);
     let error = KernelNode::open(&pins.path, &small()).err().expect("another version is refused");
-    assert!(matches!(error, OpenError::Version { found: 99, expected: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Version { found: 99, expected: 3, .. }), "{error}");
     std::fs::remove_file(&layout).unwrap();
     let error = KernelNode::open(&pins.path, &small()).err().expect("no version is refused");
-    assert!(matches!(error, OpenError::Version { found: 0, expected: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Version { found: 0, expected: 3, .. }), "{error}");
 }
 
 fn set_version(path: &Path, version: u64) {

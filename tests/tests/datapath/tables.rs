@@ -86,9 +86,11 @@ impl Random {
             tables.guard.insert(self.net(), kind);
             let tunnel = Tunnel { gateway4: self.addr(), gateway6: self.addr(), ifindex: 7, mtu: 1420 };
             tables.tunnels.insert(self.below(64) as u32, tunnel);
-            let endpoint = EndpointKey { address: self.addr(), port: self.port(), local_port: self.port() };
+            let endpoint =
+                EndpointKey { address: self.addr(), port: self.port(), local_port: self.port(), pad: 0 };
             tables.endpoints.insert(endpoint, self.below(64) as u32);
-            let offered = DestinationKey { service: self.addr(), port: self.port(), protocol: 6, pad: 0 };
+            let offered =
+                DestinationKey { service: self.addr(), port: self.port(), protocol: 6, pad: [0; 5] };
             tables.destinations.insert(offered, Destination { number: self.below(9) as u32 });
             let key = GrantKey {
                 service: self.addr(),
@@ -101,7 +103,7 @@ impl Random {
             tables.grants.insert(key, grant);
             let place = Place { address: self.addr(), ifindex: 9, workload: self.below(9) as u32 };
             tables.places.insert(self.addr(), place);
-            let key = WireKey { address: self.addr(), ifindex: self.below(4) as u32 };
+            let key = WireKey { address: self.addr(), ifindex: self.below(4) as u32, pad: 0 };
             tables.wire.insert(key, self.workload());
             tables.netns.insert(self.below(20), self.workload());
             tables.cgroups.insert(self.below(20), self.workload());
@@ -144,9 +146,9 @@ impl Random {
             let key = GwBackendKey { set: self.below(4) as u32, index: self.below(4) as u32 };
             tables.backends.insert(key, backend);
             let (service, port) = (self.addr(), self.port());
-            let key = GwServiceKey { service, port, protocol: 6, pad: 0 };
+            let key = GwServiceKey { service, port, protocol: 6, pad: [0; 5] };
             tables.services.insert(key, GwService { set: self.below(4) as u32, count: 1 });
-            let key = GwGrantKey { client: self.addr(), service, port, protocol: 6, pad: 0 };
+            let key = GwGrantKey { client: self.addr(), service, port, protocol: 6, pad: [0; 5] };
             let grant = GwGrant { valid_until_ns: self.next(), id: 1, connection: 2, node: 3, pad: 0 };
             tables.grants.insert(key, grant);
         }

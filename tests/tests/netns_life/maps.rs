@@ -62,7 +62,8 @@ pub fn take_grants(lab: &Lab, number: u32) {
         Map::HashMap(pinned(lab, "node", name::GRANTS)).try_into().expect("a hash map of this shape");
     let destinations = hash::<DestinationKey, Destination>(lab, name::DESTINATIONS);
     let is = |key: &GrantKey| {
-        let offer = DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: 0 };
+        let offer =
+            DestinationKey { service: key.service, port: key.port, protocol: key.protocol, pad: [0; 5] };
         destinations.get(&offer).is_some_and(|destination| destination.number == number)
     };
     for key in grants(lab).keys().filter(|key| is(key)) {

@@ -39,7 +39,7 @@ fn refused(kernel: &mut Kernel, packet: &Packet, reason: DropReason) {
 }
 
 fn wire(family: &Family) -> WireKey {
-    WireKey { address: Addr::from(family.pod), ifindex: LOOPBACK }
+    WireKey { address: Addr::from(family.pod), ifindex: LOOPBACK, pad: 0 }
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_pod_nobody_knows_is_refused() {
     for family in families() {
         let mut kernel = node::node();
         kernel.remove::<_, Workload>(name::WIRE, &wire(&family));
-        kernel.remove::<_, Workload>(name::WIRE, &WireKey { address: Addr::NONE, ifindex: LOOPBACK });
+        kernel.remove::<_, Workload>(name::WIRE, &WireKey { address: Addr::NONE, ifindex: LOOPBACK, pad: 0 });
         refused(&mut kernel, &family.out(SYN), DropReason::UnknownWorkload);
     }
 }

@@ -181,7 +181,10 @@ fn a_connection_with_neither_flow_nor_grant_is_reset_and_not_left_hanging() {
 fn whoever_is_not_known_gets_no_reset() {
     for family in families() {
         let mut kernel = node::node();
-        kernel.remove::<_, Workload>(name::WIRE, &WireKey { address: family.pod.into(), ifindex: LOOPBACK });
+        kernel.remove::<_, Workload>(
+            name::WIRE,
+            &WireKey { address: family.pod.into(), ifindex: LOOPBACK, pad: 0 },
+        );
         let frame = segment(&family, OFFERED, ACK);
         let expected = Outcome { action: DROP, bytes: frame.clone() };
         assert_eq!(kernel.run("from_pod", &frame), expected);

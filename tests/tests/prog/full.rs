@@ -23,7 +23,7 @@ fn neighbour(kernel: &mut Kernel, family: &Family, number: u8) -> Family {
     let pod =
         ip(&if family.pod.is_ipv4() { format!("10.0.1.{number}") } else { format!("fd10::1:{number}") });
     let id = WORKLOAD + 100 + u32::from(number);
-    let wire = WireKey { address: Addr::from(pod), ifindex: LOOPBACK };
+    let wire = WireKey { address: Addr::from(pod), ifindex: LOOPBACK, pad: 0 };
     kernel.set(name::WIRE, wire, Workload { id, ..workload() });
     kernel.set(name::GRANTS, GrantKey { workload: id, ..family.grant_key(6) }, grant());
     Family { pod, ..*family }

@@ -147,6 +147,7 @@ fn a_gateways_datagrams_show_that_its_tunnel_answers() {
             address: Addr::from(endpoint),
             port: Port::new(51_820),
             local_port: Port::new(30_000),
+            pad: 0,
         };
         kernel.set(name::ENDPOINTS, key, SLOT);
         let other = if family.pod.is_ipv4() { ip("203.0.113.10") } else { ip("2001:db8::10") };

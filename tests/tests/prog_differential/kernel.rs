@@ -174,7 +174,7 @@ fn compiled(scene: &Scene) -> Tables {
                     service: Addr::from(address),
                     port: Port::new(port),
                     protocol,
-                    pad: 0,
+                    pad: [0; 5],
                 })
             })
         });

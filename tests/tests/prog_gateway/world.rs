@@ -99,7 +99,7 @@ impl Family {
             service: addr(self.service),
             port: Port::new(port),
             protocol,
-            pad: 0,
+            pad: [0; 5],
         }
     }
 }
@@ -165,7 +165,8 @@ impl World {
             self.programs.hash(name::GW_BACKENDS).insert(key, *backend, 0).expect("room");
         }
         let port = if protocol == TCP { TCP_PORT } else { UDP_PORT };
-        let key = GwServiceKey { service: addr(family.service), port: Port::new(port), protocol, pad: 0 };
+        let key =
+            GwServiceKey { service: addr(family.service), port: Port::new(port), protocol, pad: [0; 5] };
         let service = GwService { set, count: backends.len() as u32 };
         self.programs.hash(name::GW_SERVICES).insert(key, service, 0).expect("room");
         let allocated = GwServiceKey { port: Port::NONE, protocol: 0, ..key };

@@ -91,7 +91,7 @@ impl World {
             service: addr(service),
             port: Port::new(*port),
             protocol: 6,
-            pad: 0,
+            pad: [0; 5],
         });
         self.acknowledged.insert(uid.to_owned(), BTreeMap::from([(4, Arc::new(offers.collect()))]));
     }

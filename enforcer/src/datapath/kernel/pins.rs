@@ -20,7 +20,7 @@ use nix::{
 use super::{OpenError, table};
 
 /// Raise it when the meaning of a key or value changes and its size does not; sizes are compared one by one.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 /// One-entry array that holds [`LAYOUT_VERSION`].
 const LAYOUT: &str = "LAYOUT";

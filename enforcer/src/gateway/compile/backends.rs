@@ -82,7 +82,7 @@ pub(super) fn add(compiled: &mut Compiled, inputs: &Inputs<'_>, actual: &GwTable
 
 /// The entry that says that an address is a destination's, whatever the port.
 fn allocated(service: IpAddr) -> GwServiceKey {
-    GwServiceKey { service: service.into(), port: Port::NONE, protocol: 0, pad: 0 }
+    GwServiceKey { service: service.into(), port: Port::NONE, protocol: 0, pad: [0; 5] }
 }
 
 /// The service entries of one port, one per family, each with its members.

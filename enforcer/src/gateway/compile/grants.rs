@@ -106,7 +106,7 @@ fn grants(
         let service = offer.key.service;
         let client = if service.is_v4() { v4 } else { v6 }?;
         Some((
-            GwGrantKey { client, service, port: offer.key.port, protocol: offer.key.protocol, pad: 0 },
+            GwGrantKey { client, service, port: offer.key.port, protocol: offer.key.protocol, pad: [0; 5] },
             offer,
         ))
     });

@@ -185,7 +185,7 @@ fn grant_key() -> GwGrantKey {
         service: ip("198.18.0.7").into(),
         port: Port::new(6379),
         protocol: 6,
-        pad: 0,
+        pad: [0; 5],
     }
 }
 
@@ -195,7 +195,7 @@ fn allocated() -> GwServiceKey {
 }
 
 fn service() -> GwServiceKey {
-    GwServiceKey { service: ip("198.18.0.7").into(), port: Port::new(6379), protocol: 6, pad: 0 }
+    GwServiceKey { service: ip("198.18.0.7").into(), port: Port::new(6379), protocol: 6, pad: [0; 5] }
 }
 
 #[test]
