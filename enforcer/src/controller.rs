@@ -13,7 +13,7 @@ use std::{
     net::Ipv6Addr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::{
     control::{self, View, Views},
     netlink::Netlink,
-    resolve::{Before, Resolved, resolve, resolve_after},
+    resolve::{Resolved, resolve, resolve_after},
     source::manifests,
     state::{self, Condition, State},
     store::Snapshot,
@@ -41,6 +41,8 @@ mod tests;
 
 /// A failed save is tried again this often.
 const RETRY: Duration = Duration::from_secs(2);
+/// What the file is late by where only status has changed: every reader reads it anew, and nobody acts on it.
+const STATUS_DELAY: Duration = Duration::from_secs(1);
 
 /// How often, and how far apart, the lock of the state file is tried.
 const LOCK_TRIES: u32 = 30;
@@ -90,14 +92,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         tokio::spawn(control::serve(args.run_dir.join("controller.sock"), Views::told(view), None));
 
     let counted = status::Counted::default();
-    let mut controller = Controller { path, saved, state: before, last: None, counted, logged: Vec::new() };
+    let mut controller =
+        Controller { path, saved, state: before, late: None, last: None, counted, logged: Vec::new() };
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        let (view, is_saved) = controller.cycle(snapshot);
+        let (view, save_after) = controller.cycle(snapshot, Instant::now());
         views.send_replace(view);
         tokio::select! {
             changed = snapshots.changed() => changed.context("the manifests are not watched any more")?,
-            () = tokio::time::sleep(RETRY), if !is_saved => {}
+            () = tokio::time::sleep(save_after.unwrap_or_default()), if save_after.is_some() => {}
             ended = &mut serving => return ended.context("the control socket has crashed")?,
         }
     }
@@ -111,25 +114,26 @@ pub struct Step {
     pub shortages: allocate::Shortages,
 }
 
-/// One turn of the controller; pure. `now` is RFC 3339 and lands in conditions that changed. `last` is what was made of
-/// which objects when `before` was the outcome; it and `counted` are only stores of work already done.
+/// One turn of the controller; pure. `now` is RFC 3339 and lands in conditions that changed. `last` is the turn whose
+/// outcome `before` was; it and `counted` are only stores of work already done.
 fn step_after(
     snapshot: &Snapshot,
     before: &State,
     now: &str,
-    last: Option<(&Snapshot, &Resolved)>,
+    last: Option<status::Last>,
     counted: &mut status::Counted,
 ) -> Step {
     // What pods need depends on the connections, and those on addresses: first the addresses, then the blocks.
     let (mut state, mut shortages) = allocate::allocate(snapshot, &BTreeMap::new(), before);
-    let last = last.map(|(snapshot, resolved)| Before { snapshot, state: before, resolved });
-    let mut resolved = resolve_after(snapshot, &state, last);
+    let mut last = last.filter(|last| last.followed_from(before).holds(snapshot, &state));
+    let mut resolved = resolve_after(snapshot, &state, last.map(|last| last.followed_from(before)));
     let nodes = state.nodes.clone();
     shortages.extend(allocate::blocks(snapshot, &status::workloads(snapshot, &resolved), &mut state));
     if state.nodes != nodes {
         resolved = resolve(snapshot, &state);
+        last = None;
     }
-    status::write(snapshot, &resolved, &shortages, now, &mut state, counted);
+    status::write(snapshot, (&resolved, &shortages), now, &mut state, counted, last);
     Step { state, resolved, shortages }
 }
 
@@ -144,17 +148,20 @@ struct Controller {
     /// What the file says.
     saved: Option<Arc<State>>,
     state: Arc<State>,
-    /// What was made of which objects at the last turn.
-    last: Option<(Arc<Snapshot>, Arc<Resolved>)>,
+    /// Since when the file says less than the state, but for nothing that is urgent.
+    late: Option<Instant>,
+    /// The last turn: the objects, and what was made of them.
+    last: Option<(Arc<Snapshot>, Arc<Resolved>, allocate::Shortages)>,
     counted: status::Counted,
     /// Problems that are in the log already.
     logged: Vec<String>,
 }
 
 impl Controller {
-    /// The view of this turn, and whether the file has it.
-    fn cycle(&mut self, snapshot: Arc<Snapshot>) -> (View, bool) {
-        let last = self.last.as_ref().map(|(snapshot, resolved)| (&**snapshot, &**resolved));
+    /// The view of this turn, and when to save what the file does not have yet.
+    fn cycle(&mut self, snapshot: Arc<Snapshot>, at: Instant) -> (View, Option<Duration>) {
+        let last = self.last.as_ref();
+        let last = last.map(|(snapshot, resolved, shortages)| status::Last { snapshot, resolved, shortages });
         let step = step_after(&snapshot, &self.state, &now(), last, &mut self.counted);
         let mut problems: Vec<String> = snapshot.problems.iter().map(ToString::to_string).collect();
         problems.extend(step.resolved.problems(&snapshot).iter().map(ToString::to_string));
@@ -165,10 +172,12 @@ impl Controller {
         }
         self.logged.clone_from(&problems);
         let resolved = Arc::new(step.resolved);
-        self.last = Some((Arc::clone(&snapshot), Arc::clone(&resolved)));
+        self.last = Some((Arc::clone(&snapshot), Arc::clone(&resolved), step.shortages));
         self.state = Arc::new(step.state);
-        let failure = self.save();
-        let is_saved = failure.is_none();
+        let (failure, save_after) = match self.save(at) {
+            Ok(after) => (None, after),
+            Err(failure) => (Some(failure), Some(RETRY)),
+        };
         let conditions = [
             condition("StateSaved", "Saved", "SaveFailed", failure.as_slice()),
             condition("ManifestsAccepted", "Accepted", "Refused", &problems),
@@ -181,25 +190,29 @@ impl Controller {
             role: json!({"role": "controller", "name": name, "conditions": conditions}),
             ..View::default()
         };
-        (view, is_saved)
+        (view, save_after)
     }
 
-    /// Why the file could not be written. Allocations that are not saved are given to nobody: readers have the file.
-    fn save(&mut self) -> Option<String> {
+    /// Writes what the file does not have. Allocations at once: until they are saved they are given to nobody, because
+    /// readers have the file. Returns when to write the rest, or why nothing could be written.
+    fn save(&mut self, at: Instant) -> Result<Option<Duration>, String> {
         if self.saved.as_ref() == Some(&self.state) {
-            return None;
+            self.late = None;
+            return Ok(None);
         }
-        match state::save(&self.path, &self.state) {
-            Ok(()) => {
-                self.saved = Some(Arc::clone(&self.state));
-                None
-            }
-            Err(error) => {
-                let message = format!("{:#}", anyhow::Error::new(error));
-                tracing::error!("{message}; tried again in {} s", RETRY.as_secs());
-                Some(message)
-            }
+        let since = *self.late.get_or_insert(at);
+        let is_urgent = self.saved.as_ref().is_none_or(|saved| !saved.allocates_like(&self.state));
+        let wait = STATUS_DELAY.saturating_sub(at.duration_since(since));
+        if !is_urgent && !wait.is_zero() {
+            return Ok(Some(wait));
         }
+        state::save(&self.path, &self.state).map_err(|error| {
+            let message = format!("{:#}", anyhow::Error::new(error));
+            tracing::error!("{message}; tried again in {} s", RETRY.as_secs());
+            message
+        })?;
+        (self.saved, self.late) = (Some(Arc::clone(&self.state)), None);
+        Ok(None)
     }
 }
 

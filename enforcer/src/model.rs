@@ -3,57 +3,22 @@
 //! Types only know their shape. What a valid object is beyond its shape is decided in `validate`; nothing here does
 //! I/O.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, ops::Deref, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 mod cluster;
+mod key;
 mod kind;
 mod pod;
 
 pub use cluster::{EndpointSlice, NodeAddress, NodeStatus, ServiceSpec, SliceEndpoint};
+pub use key::{KeyParts, ObjectKey};
 pub use kind::Kind;
 pub use pod::{CGROUP_ANNOTATION, NETNS_ANNOTATION, PodIp, PodSpec, PodStatus};
 
 /// Group and version of our kinds.
 pub const API_VERSION: &str = "enforcer.dev/v1alpha1";
-
-/// Names one object. A clone shares the names: every layer has its maps of thousands of objects.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct ObjectKey(Arc<KeyParts>);
-
-/// What an [`ObjectKey`] is made of. `namespace` is empty for cluster-scoped kinds.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct KeyParts {
-    pub kind: Kind,
-    pub namespace: String,
-    pub name: String,
-}
-
-impl ObjectKey {
-    pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self(Arc::new(KeyParts { kind, namespace: namespace.into(), name: name.into() }))
-    }
-}
-
-impl Deref for ObjectKey {
-    type Target = KeyParts;
-
-    fn deref(&self) -> &KeyParts {
-        &self.0
-    }
-}
-
-/// `Kind namespace/name`, `Kind name` for cluster-scoped kinds.
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            write!(f, "{} {}", self.kind, self.name)
-        } else {
-            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
-        }
-    }
-}
 
 pub type Labels = BTreeMap<String, String>;
 

@@ -6,11 +6,10 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use before::Known;
 
 use crate::{
     model::{AllowedBackend, Kind, LabelSelector, Object, ObjectKey, Protocol, SourceMode},
@@ -44,7 +43,7 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// what is new by its age), then the name. The other one is not valid, and nothing of it is taken over.
 pub fn resolve(snapshot: &Snapshot, state: &State) -> Resolved {
     let mut resolved = without_connections(snapshot, state);
-    connections::resolve(snapshot, state, &Known::default(), &mut resolved);
+    connections::resolve(snapshot, state, &mut resolved);
     resolved
 }
 
@@ -53,9 +52,7 @@ pub fn resolve_after(snapshot: &Snapshot, state: &State, before: Option<Before>)
     let Some(before) = before.filter(|before| before.holds(snapshot, state)) else {
         return resolve(snapshot, state);
     };
-    let mut resolved = before.trunk();
-    connections::resolve(snapshot, state, &Known::of(before), &mut resolved);
-    resolved
+    connections::resolve_after(snapshot, state, &before)
 }
 
 /// The same but for the connections.
@@ -102,7 +99,7 @@ impl Resolved {
             message,
             last_transition_time: None,
         };
-        self.conditions.insert(key.clone(), vec![condition]);
+        self.conditions.insert(key.clone(), Arc::new(vec![condition]));
     }
 
     /// Everything that is guarded: of services, of workloads, and what is listed.
@@ -172,17 +169,17 @@ fn of_kinds<'a>(
     snapshot.objects.iter().filter(|(key, _)| kinds.contains(&key.kind)).map(|(key, object)| (key, &**object))
 }
 
-/// All that is valid, and the conditions of everything.
+/// All that is valid, and the conditions of everything. What did not change is shared with the outcome before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolved {
     /// Instances that have their addresses. Key: the instance (databases resolve to theirs).
-    pub destinations: BTreeMap<ObjectKey, Destination>,
-    /// Valid connections, the one that is charged first: oldest first, then by namespace and name.
-    pub connections: Vec<Connection>,
+    pub destinations: BTreeMap<ObjectKey, Arc<Destination>>,
+    /// Valid connections in the order of [`Connection::rank`].
+    pub connections: Vec<Arc<Connection>>,
     pub gateways: BTreeMap<String, Gateway>,
     pub nodes: BTreeMap<String, Node>,
     /// `Valid` of every object of ours.
-    pub conditions: BTreeMap<ObjectKey, Vec<Condition>>,
+    pub conditions: BTreeMap<ObjectKey, Arc<Vec<Condition>>>,
     /// Ranges that are guarded: services, workloads, `guardedCIDRs`.
     pub service_ranges: Vec<IpNet>,
     pub workload_ranges: Vec<IpNet>,
@@ -191,7 +188,7 @@ pub struct Resolved {
     pub infrastructure: BTreeMap<IpAddr, String>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Destination {
     pub key: ObjectKey,
     pub number: u32,
@@ -213,9 +210,11 @@ pub struct DestinationPort {
     pub target_port: u16,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Connection {
     pub key: ObjectKey,
+    /// Nanoseconds since the Unix epoch; `u64::MAX` where its object does not say.
+    pub created_unix_ns: u64,
     /// The instance.
     pub destination: ObjectKey,
     /// `source.name` where the source is a KubernetesCluster; `None` for an Application: any cluster.
@@ -228,6 +227,13 @@ pub struct Connection {
     pub ports: Vec<DestinationPort>,
     /// Nanoseconds since the Unix epoch.
     pub valid_until_unix_ns: Option<u64>,
+}
+
+impl Connection {
+    /// Of the connections that give one grant, the first in this order is charged: the oldest, then by its name.
+    pub fn rank(&self) -> (u64, &ObjectKey) {
+        (self.created_unix_ns, &self.key)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -28,14 +29,14 @@ pub struct State {
     pub ula: Ipv6Net,
     pub service_range: Ipv4Net,
     pub workload_range: Ipv4Net,
-    /// Key: [`text_key`] of an instance.
-    pub services: BTreeMap<String, Allocation>,
+    /// Key: an instance.
+    pub services: BTreeMap<ObjectKey, Allocation>,
     /// Key: name of the TunnelNode.
     pub nodes: BTreeMap<String, NodeAllocation>,
     /// Key: name of the TunnelGateway.
     pub gateways: BTreeMap<String, Allocation>,
-    /// Key: [`text_key`].
-    pub status: BTreeMap<String, ObjectStatus>,
+    /// Objects of which nothing new is said share what was said with the state before.
+    pub status: BTreeMap<ObjectKey, Arc<ObjectStatus>>,
     /// Where the search for free numbers goes on.
     #[serde(default)]
     pub next: Next,
@@ -66,6 +67,28 @@ impl State {
             status: BTreeMap::new(),
             next: Next::default(),
         }
+    }
+
+    /// Whether both say the same but for the status of objects.
+    pub fn allocates_like(&self, other: &Self) -> bool {
+        // Taken apart, so that a field that is added is not forgotten here.
+        let Self { version, ula, service_range, workload_range, services, nodes, gateways, status: _, next } =
+            self;
+        (version, ula, service_range, workload_range, next)
+            == (&other.version, &other.ula, &other.service_range, &other.workload_range, &other.next)
+            && *services == other.services
+            && *nodes == other.nodes
+            && *gateways == other.gateways
+    }
+
+    /// The same state, sharing the status of objects with an earlier one as far as both say the same.
+    fn sharing(mut self, earlier: &Self) -> Self {
+        for (key, status) in &mut self.status {
+            if let Some(same) = earlier.status.get(key).filter(|earlier| *earlier == status) {
+                *status = Arc::clone(same);
+            }
+        }
+        self
     }
 }
 
@@ -142,13 +165,4 @@ fn subnet(ula: Ipv6Net, subnet: u16, length: u8) -> Ipv6Net {
     let mut segments = ula.network().segments();
     segments[3] = subnet;
     Ipv6Net::new_assert(segments.into(), length)
-}
-
-/// `Kind/namespace/name`, `Kind/name` for cluster-scoped kinds: key of the JSON objects.
-pub fn text_key(key: &ObjectKey) -> String {
-    if key.namespace.is_empty() {
-        format!("{}/{}", key.kind, key.name)
-    } else {
-        format!("{}/{}/{}", key.kind, key.namespace, key.name)
-    }
 }

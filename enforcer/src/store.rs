@@ -1,6 +1,6 @@
 //! What the sources have told: the last good object of every name, and what is wrong with the rest.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::model::{Object, ObjectKey};
 
@@ -19,6 +19,36 @@ pub struct Snapshot {
     /// There is something of which it cannot be told what it means, nor what it last meant: an object that is not in
     /// `objects` may be there all the same. Nothing is freed or forgotten on the word of such a view.
     pub incomplete: bool,
+}
+
+impl Snapshot {
+    /// Objects that are not what they were in `before`, each with what it was and what it is, in the order of their
+    /// keys.
+    pub fn since<'a>(&'a self, before: &'a Self) -> Vec<Change<'a>> {
+        let (mut old, mut new) = (before.objects.iter().peekable(), self.objects.iter().peekable());
+        let mut changes = Vec::new();
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some((old, _)), Some((new, _))) => old.cmp(new),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return changes,
+            };
+            let was = if order.is_le() { old.next() } else { None };
+            let is = if order.is_ge() { new.next() } else { None };
+            let key = is.or(was).map(|(key, _)| key);
+            let (was, is) = (was.map(|(_, object)| object), is.map(|(_, object)| object));
+            changes.extend(key.filter(|_| was != is).map(|key| Change { key, was, is }));
+        }
+    }
+}
+
+/// An object that comes, goes or is another than before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change<'a> {
+    pub key: &'a ObjectKey,
+    pub was: Option<&'a Arc<Object>>,
+    pub is: Option<&'a Arc<Object>>,
 }
 
 /// One refusal, for a person.

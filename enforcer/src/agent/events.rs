@@ -131,7 +131,7 @@ impl Names {
             IpAddr::V4(address) => destination.v4 == Some(address),
             IpAddr::V6(address) => destination.v6 == Some(address),
         };
-        self.resolved.destinations.values().find(of)
+        self.resolved.destinations.values().map(|destination| &**destination).find(of)
     }
 
     fn charged(&self, number: u32) -> String {

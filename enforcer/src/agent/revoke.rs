@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_grant_expires_once() {
         let mut world = World::new();
-        world.resolved.connections[0].valid_until_unix_ns = Some(5_000);
+        world.first().valid_until_unix_ns = Some(5_000);
         let compiled = world.compile();
         let key = grant_key(1, "198.18.0.7", 5432);
         assert_eq!(expired(&compiled, 0, 4_999), []);

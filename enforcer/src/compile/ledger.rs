@@ -11,7 +11,7 @@ use std::{
 use enforcer_common::grant::MAX_TUNNELS;
 use serde::{Deserialize, Serialize};
 
-use crate::{model::ObjectKey, resolve::Node, state::text_key};
+use crate::{model::ObjectKey, resolve::Node};
 
 /// Version of the ledger's text form.
 pub const VERSION: u32 = 1;
@@ -31,8 +31,7 @@ pub struct Ledger {
     next_workload: u32,
     /// Addresses that nobody has and nobody may have yet. Key: their index.
     resting: BTreeMap<u32, Resting>,
-    /// Key: text key of the connection.
-    connections: BTreeMap<String, u32>,
+    connections: BTreeMap<ObjectKey, u32>,
     /// Every connection's number below this may have been used.
     next_connection: u32,
     #[serde(skip)]
@@ -168,8 +167,7 @@ impl Ledger {
 
     /// The number that stands for a connection in grants and events.
     pub fn connection(&mut self, key: &ObjectKey) -> u32 {
-        let text = text_key(key);
-        if let Some(number) = self.connections.get(&text) {
+        if let Some(number) = self.connections.get(key) {
             return *number;
         }
         let number = self.next_number.unwrap_or(self.next_connection);
@@ -177,7 +175,7 @@ impl Ledger {
         if number >= self.next_connection {
             self.next_connection = number + LOT_OF_CONNECTIONS;
         }
-        self.connections.insert(text, number);
+        self.connections.insert(key.clone(), number);
         number
     }
 

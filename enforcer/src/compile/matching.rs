@@ -101,8 +101,8 @@ impl<'a, T: PartialEq> Index<'a, T> {
             numbers.iter().filter_map(|number| Some((*self.memo.ranks.get(number)?, *number))).collect();
         ranked.sort_unstable();
         let found = |(rank, number): (usize, u32)| {
-            let connection = self.resolved.connections.get(rank)?;
-            Some((number, connection, self.resolved.destinations.get(&connection.destination)?))
+            let connection = &**self.resolved.connections.get(rank)?;
+            Some((number, connection, &**self.resolved.destinations.get(&connection.destination)?))
         };
         ranked.into_iter().filter_map(found).collect()
     }

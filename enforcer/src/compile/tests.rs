@@ -9,7 +9,7 @@ use enforcer_common::{
     guard::GuardKind,
     workload::{NOT_GUARDABLE, Place, WireKey, Workload},
 };
-use world::{World, addr, connection, gateways, grant_key, granted, id, instance, labels, netns, tunnel};
+use world::{World, addr, connection, gateways, grant_key, granted, id, labels, netns, tunnel};
 
 use super::*;
 use crate::reconcile;
@@ -165,10 +165,10 @@ fn after_a_restart_grants_stay_live_until_the_gateway_has_spoken() {
 #[test]
 fn overlapping_connections_charge_the_oldest_and_last_as_long_as_the_longest() {
     let mut world = World::new();
-    world.resolved.connections[0].valid_until_unix_ns = Some(5_000);
+    world.first().valid_until_unix_ns = Some(5_000);
     let mut younger = connection("younger");
     younger.valid_until_unix_ns = Some(9_000);
-    world.resolved.connections.push(younger);
+    world.resolved.connections.push(younger.into());
     world.boot_unix_ns = 1_000;
     let compiled = world.compile();
     assert_eq!(
@@ -184,7 +184,7 @@ fn a_grant_that_another_connection_is_charged_for_is_counted_anew() {
     let before = world.compile();
     let mut older = connection("older");
     older.key = ObjectKey::new(older.key.kind, older.key.namespace.as_str(), "a-older");
-    world.resolved.connections.insert(0, older);
+    world.resolved.connections.insert(0, older.into());
     let after = world.compile_after(&before);
     let charged = |compiled: &Compiled| -> Vec<(u32, String)> {
         let grants = compiled.tables().grants.into_values();
@@ -198,7 +198,7 @@ fn a_grant_that_another_connection_is_charged_for_is_counted_anew() {
 #[test]
 fn a_grant_that_was_over_before_the_machine_started_is_over() {
     let mut world = World::new();
-    world.resolved.connections[0].valid_until_unix_ns = Some(999);
+    world.first().valid_until_unix_ns = Some(999);
     world.boot_unix_ns = 1_000;
     let ends: Vec<u64> = world.compile().tables().grants.values().map(|grant| grant.valid_until_ns).collect();
     assert_eq!(ends, [0]);
@@ -243,8 +243,7 @@ fn a_host_network_pod_is_known_by_its_cgroups_and_answered_at_the_nodes_address(
 #[test]
 fn a_family_is_granted_only_where_it_is_published() {
     let mut world = World::new();
-    let key = instance();
-    let destination = world.resolved.destinations.get_mut(&key).unwrap();
+    let destination = world.destination();
     (destination.v4, destination.v6) = (None, Some("fd00:0:0:2::7".parse().unwrap()));
     assert_eq!(granted(&world.compile()), [(1, "fd00:0:0:2::7".to_owned(), 5432)]);
 }
@@ -267,15 +266,12 @@ fn the_previous_outcome_never_changes_the_next() {
     let mut world = World::new();
     let mut previous = world.compile();
     let edits: [fn(&mut World); 6] = [
-        |world| world.resolved.connections.insert(0, connection("added")),
-        |world| world.resolved.connections[0].ports.clear(),
+        |world| world.resolved.connections.insert(0, connection("added").into()),
+        |world| world.first().ports.clear(),
         |world| {
             world.pod("u-2", "shop", "two", &[("app", "web")], &[("env", "prod")], netns(90, 20, "10.0.0.9"));
         },
-        |world| {
-            world.resolved.destinations.get_mut(&instance()).unwrap().v4 =
-                Some("198.18.0.9".parse().unwrap());
-        },
+        |world| world.destination().v4 = Some("198.18.0.9".parse().unwrap()),
         |world| world.resolved.connections.swap(0, 1),
         |world| drop(world.resolved.connections.remove(0)),
     ];

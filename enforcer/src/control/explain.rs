@@ -128,7 +128,7 @@ fn destination<'a>(view: &'a View, question: &Question) -> Option<&'a Destinatio
             || address.is_some() && addresses.contains(&address)
             || named(&destination.key, question)
     };
-    view.resolved.destinations.values().find(is_meant)
+    view.resolved.destinations.values().map(|destination| &**destination).find(is_meant)
 }
 
 /// Whether `kind/name` means this one.

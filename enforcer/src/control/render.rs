@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::View;
 use crate::{
     model::{Object, ObjectKey},
-    state::{ObjectStatus, text_key},
+    state::ObjectStatus,
 };
 
 /// One object with its status.
@@ -24,7 +24,7 @@ fn status(view: &View, key: &ObjectKey, object: &Object) -> Value {
         merged.fields.extend(fields.clone());
     }
     if let Some(conditions) = view.resolved.conditions.get(key) {
-        merged.conditions.clone_from(conditions);
+        merged.conditions = conditions.to_vec();
     }
     if let Some(destination) = view.resolved.destinations.get(key) {
         let addresses: Vec<String> =
@@ -35,7 +35,7 @@ fn status(view: &View, key: &ObjectKey, object: &Object) -> Value {
         merged.fields.insert("privateNetworkingFQDN".into(), destination.fqdn.clone().into());
         merged.fields.insert("addresses".into(), json!(addresses));
     }
-    let controller = view.state.as_ref().and_then(|state| state.status.get(&text_key(key)));
+    let controller = view.state.as_ref().and_then(|state| state.status.get(key)).map(|status| &**status);
     for status in controller.into_iter().chain(view.object_status.get(key)) {
         merge(&mut merged, status);
     }

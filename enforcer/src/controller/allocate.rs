@@ -47,14 +47,17 @@ pub fn allocate(
     if !snapshot.incomplete {
         free(snapshot, &mut state);
     }
+    let lacks = |key: &ObjectKey| match key.kind {
+        Kind::TunnelGateway => !state.gateways.contains_key(&key.name),
+        kind => kind.is_instance() && !state.services.contains_key(key),
+    };
     // Numbers say who was there first: what is new gets them by its age.
-    let mut by_age: Vec<_> = snapshot.objects.iter().collect();
+    let mut by_age: Vec<_> = snapshot.objects.iter().filter(|(key, _)| lacks(key)).collect();
     by_age.sort_by_cached_key(|(key, object)| (age(object), *key));
     for (key, _) in by_age {
         let result = match key.kind {
-            Kind::KeyValueStore | Kind::MySQL | Kind::Postgres => service(key, &mut state),
             Kind::TunnelGateway => gateway(key, &mut state),
-            _ => Ok(()),
+            _ => service(key, &mut state),
         };
         if let Err(message) = result {
             shortages.insert(key.clone(), message);
@@ -80,13 +83,21 @@ pub fn blocks(snapshot: &Snapshot, workloads: &BTreeMap<String, u32>, state: &mu
 }
 
 fn free(snapshot: &Snapshot, state: &mut State) {
-    let texts: BTreeSet<String> = snapshot.objects.keys().map(state::text_key).collect();
     let cluster_scoped =
         |kind, name: &String| snapshot.objects.contains_key(&ObjectKey::new(kind, "", name.as_str()));
-    state.services.retain(|text, _| texts.contains(text));
-    state.status.retain(|text, _| texts.contains(text));
+    retain_known(&mut state.services, snapshot);
+    retain_known(&mut state.status, snapshot);
     state.nodes.retain(|name, _| cluster_scoped(Kind::TunnelNode, name));
     state.gateways.retain(|name, _| cluster_scoped(Kind::TunnelGateway, name));
+}
+
+/// Drops what is of no object. Both are in the order of their keys, so that one pass tells.
+fn retain_known<T>(map: &mut BTreeMap<ObjectKey, T>, snapshot: &Snapshot) {
+    let mut known = snapshot.objects.keys().peekable();
+    map.retain(|key, _| {
+        while known.next_if(|known| *known < key).is_some() {}
+        known.peek() == Some(&key)
+    });
 }
 
 /// The next free number of `first..=last`, from `next` on and around.
@@ -98,10 +109,6 @@ fn number(next: &mut u32, first: u32, last: u32, taken: &BTreeSet<u32>) -> Optio
 }
 
 fn service(key: &ObjectKey, state: &mut State) -> Result<(), String> {
-    let text = state::text_key(key);
-    if state.services.contains_key(&text) {
-        return Ok(());
-    }
     // The first address is the range's name and the last its broadcast address.
     let last = size(state.service_range) - 2;
     let taken = state.services.values().map(|allocation| allocation.number).collect();
@@ -112,14 +119,11 @@ fn service(key: &ObjectKey, state: &mut State) -> Result<(), String> {
         v4: nth4(state.service_range.network(), number),
         v6: nth6(state::service_subnet(state.ula), number),
     };
-    state.services.insert(text, allocation);
+    state.services.insert(key.clone(), allocation);
     Ok(())
 }
 
 fn gateway(key: &ObjectKey, state: &mut State) -> Result<(), String> {
-    if state.gateways.contains_key(&key.name) {
-        return Ok(());
-    }
     let taken = state.gateways.values().map(|allocation| allocation.number).collect();
     let number = number(&mut state.next.gateway, 1, MOST_GATEWAYS, &taken)
         .ok_or_else(|| format!("there are {MOST_GATEWAYS} gateways, which is the most"))?;
@@ -225,7 +229,7 @@ mod tests {
         state
             .services
             .iter()
-            .map(|(key, a)| (key.clone(), format!("{} {} {}", a.number, a.v4, a.v6)))
+            .map(|(key, a)| (key.text(), format!("{} {} {}", a.number, a.v4, a.v6)))
             .collect()
     }
 
@@ -238,7 +242,10 @@ mod tests {
             v4: v4.parse().unwrap(),
             v6: v6.parse().unwrap(),
         };
-        assert_eq!(state.services["Postgres/shop/pg"], place(1, "198.18.0.1", "fd00:1:2:2::1"));
+        assert_eq!(
+            state.services[&"Postgres/shop/pg".parse().unwrap()],
+            place(1, "198.18.0.1", "fd00:1:2:2::1")
+        );
         assert_eq!(state.gateways["eu-1"], place(1, "198.19.255.1", "fd00:1:2:3::1"));
         let node = NodeAllocation {
             number: 1,
@@ -259,7 +266,7 @@ mod tests {
         assert_eq!(allocated(&[a, b, c], &first), first, "the same objects change nothing");
         let without = allocated(&[b, c], &first);
         let again = allocated(&[a, b, c], &without);
-        let kept = |state: &State, text: &str| state.services[text];
+        let kept = |state: &State, text: &str| state.services[&text.parse().unwrap()];
         assert_eq!(kept(&again, "Postgres/shop/b"), kept(&first, "Postgres/shop/b"));
         assert_eq!(kept(&again, "MySQL/shop/c"), kept(&first, "MySQL/shop/c"));
         assert_eq!(kept(&again, "Postgres/shop/a").number, 4, "the freed number is not given at once");

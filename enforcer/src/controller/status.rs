@@ -1,7 +1,7 @@
 //! What the controller writes below `status`: conditions, addresses, names, how many pods a selector matches. Pure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::allocate::Shortages;
 use crate::{
-    model::{Kind, Labels, Metadata, Object, ObjectKey, PodSpec, Spec},
-    resolve::{self, Connection, Resolved, match_pod},
-    state::{self, Condition, ObjectStatus, State},
+    model::{Kind, Labels, Object, ObjectKey, Spec},
+    resolve::{self, Before, Connection, Resolved, match_pod},
+    state::{Condition, ObjectStatus, State},
     store::Snapshot,
 };
 
@@ -35,50 +35,49 @@ impl Pod<'_> {
     }
 }
 
-fn pods(snapshot: &Snapshot) -> Vec<Pod<'_>> {
-    static NO_LABELS: Labels = Labels::new();
-    let nodes = nodes(snapshot);
-    let pod = |metadata: &'_ Metadata, spec: &PodSpec| {
-        let namespace = ObjectKey::new(Kind::Namespace, "", metadata.namespace.as_str());
-        let labels = snapshot.objects.get(&namespace).map(|object| &object.metadata.labels);
-        (labels, nodes.get(spec.node_name.as_str()).copied())
-    };
-    let all = snapshot.objects.values().filter_map(|object| match &object.spec {
-        // A pod that has ended has no sockets left.
-        Spec::Pod(spec, status) if !matches!(status.phase.as_str(), "Succeeded" | "Failed") => {
-            let (namespace_labels, node) = pod(&object.metadata, spec);
-            Some(Pod {
-                namespace: &object.metadata.namespace,
-                labels: &object.metadata.labels,
-                namespace_labels: namespace_labels.unwrap_or(&NO_LABELS),
-                node,
-            })
-        }
-        _ => None,
-    });
-    all.collect()
+/// What pods are seen with.
+struct Pods<'a> {
+    snapshot: &'a Snapshot,
+    /// Name and cluster of each TunnelNode. Key: Kubernetes' name of the node.
+    nodes: BTreeMap<&'a str, (&'a str, &'a str)>,
 }
 
-/// Kubernetes' name of each node: its TunnelNode's name and cluster.
-fn nodes(snapshot: &Snapshot) -> BTreeMap<&str, (&str, &str)> {
-    snapshot
-        .objects
-        .values()
-        .filter_map(|object| match &object.spec {
+impl<'a> Pods<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        let end = |object: &'a Arc<Object>| match &object.spec {
             Spec::TunnelNode(spec) => {
                 let name = object.metadata.name.as_str();
                 let node = if spec.node.is_empty() { name } else { spec.node.as_str() };
                 Some((node, (name, spec.cluster.as_str())))
             }
             _ => None,
+        };
+        Self { snapshot, nodes: snapshot.objects.values().filter_map(end).collect() }
+    }
+
+    /// The object if it is a pod. One that has ended has no sockets left.
+    fn pod<'b>(&'b self, object: &'b Object) -> Option<Pod<'b>> {
+        static NO_LABELS: Labels = Labels::new();
+        let Spec::Pod(spec, status) = &object.spec else { return None };
+        if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
+            return None;
+        }
+        let namespace = object.metadata.namespace.as_str();
+        let labels = self.snapshot.objects.get(&ObjectKey::new(Kind::Namespace, "", namespace));
+        Some(Pod {
+            namespace,
+            labels: &object.metadata.labels,
+            namespace_labels: labels.map_or(&NO_LABELS, |namespace| &namespace.metadata.labels),
+            node: self.nodes.get(spec.node_name.as_str()).copied(),
         })
-        .collect()
+    }
 }
 
 /// Granted pods of each TunnelNode.
 pub fn workloads(snapshot: &Snapshot, resolved: &Resolved) -> BTreeMap<String, u32> {
     let mut workloads = BTreeMap::new();
-    for pod in pods(snapshot) {
+    let pods = Pods::of(snapshot);
+    for pod in snapshot.objects.values().filter_map(|object| pods.pod(object)) {
         if let Some((node, _)) = pod.node
             && resolved.connections.iter().any(|connection| pod.is_meant_by(connection))
         {
@@ -88,54 +87,89 @@ pub fn workloads(snapshot: &Snapshot, resolved: &Resolved) -> BTreeMap<String, u
     workloads
 }
 
-/// How many pods each connection selected at the last turn.
-#[derive(Clone, Debug, Default)]
-pub struct Counted {
-    /// What selectors were held against: pods, namespaces, nodes.
-    against: Vec<Arc<Object>>,
-    counts: BTreeMap<ObjectKey, (Connection, usize)>,
+/// The last turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Last<'a> {
+    pub snapshot: &'a Snapshot,
+    pub resolved: &'a Resolved,
+    pub shortages: &'a Shortages,
 }
 
-impl Counted {
-    /// Counts what is not known to be as it was.
-    fn update(&mut self, snapshot: &Snapshot, resolved: &Resolved) {
-        let matters = |kind| matches!(kind, Kind::Pod | Kind::Namespace | Kind::TunnelNode);
-        let against = snapshot.objects.iter().filter(|(key, _)| matters(key.kind));
-        let against: Vec<Arc<Object>> = against.map(|(_, object)| Arc::clone(object)).collect();
-        let mut known = std::mem::take(&mut self.counts);
-        if against != self.against {
-            known.clear();
-        }
-        self.against = against;
-        let pods = pods(snapshot);
-        for connection in &resolved.connections {
-            let (key, counted) = known
-                .remove_entry(&connection.key)
-                .filter(|(_, (before, _))| before == connection)
-                .unwrap_or_else(|| {
-                    let count = pods.iter().filter(|pod| pod.is_meant_by(connection)).count();
-                    (connection.key.clone(), (connection.clone(), count))
-                });
-            self.counts.insert(key, counted);
-        }
+impl<'a> Last<'a> {
+    /// What to resolve after; `state` is the turn's outcome.
+    pub const fn followed_from(self, state: &'a State) -> Before<'a> {
+        Before { snapshot: self.snapshot, state, resolved: self.resolved }
     }
 }
 
-/// Status of every object of ours. `now` is RFC 3339.
+/// How many pods each connection selected at the last turn.
+#[derive(Clone, Debug, Default)]
+pub struct Counted(BTreeMap<ObjectKey, (Arc<Connection>, usize)>);
+
+impl Counted {
+    /// Counts what is not known to be as it was. Returns the connections of which that changed anything.
+    fn update(
+        &mut self,
+        snapshot: &Snapshot,
+        resolved: &Resolved,
+        last: Option<&Snapshot>,
+    ) -> BTreeSet<ObjectKey> {
+        let changes = last.map_or_else(Vec::new, |last| snapshot.since(last));
+        let terms = |kind| matches!(kind, Kind::Namespace | Kind::TunnelNode);
+        if last.is_none() || changes.iter().any(|change| terms(change.key.kind)) {
+            self.0.clear();
+        }
+        let pods = Pods::of(snapshot);
+        let count = |objects: &mut dyn Iterator<Item = &Arc<Object>>, connection: &Connection| {
+            objects.filter_map(|object| pods.pod(object)).filter(|pod| pod.is_meant_by(connection)).count()
+        };
+        let moved: Vec<_> = changes.iter().filter(|change| change.key.kind == Kind::Pod).collect();
+        let mut known = std::mem::take(&mut self.0);
+        let mut news = BTreeSet::new();
+        for connection in &resolved.connections {
+            let (key, counted) = match known.remove_entry(&connection.key) {
+                Some((key, (before, counted))) if before == *connection => {
+                    let gone = count(&mut moved.iter().filter_map(|change| change.was), connection);
+                    let come = count(&mut moved.iter().filter_map(|change| change.is), connection);
+                    if gone != come {
+                        news.insert(key.clone());
+                    }
+                    (key, (before, (counted + come).saturating_sub(gone)))
+                }
+                _ => {
+                    news.insert(connection.key.clone());
+                    let all = count(&mut snapshot.objects.values(), connection);
+                    (connection.key.clone(), (Arc::clone(connection), all))
+                }
+            };
+            self.0.insert(key, counted);
+        }
+        news.extend(known.into_keys());
+        news
+    }
+}
+
+/// Status of every object of ours. `now` is RFC 3339. `last` and `counted` are only stores of work already done; `last`
+/// is there if all but the connections means what it meant then.
 pub fn write(
     snapshot: &Snapshot,
-    resolved: &Resolved,
-    shortages: &Shortages,
+    (resolved, shortages): (&Resolved, &Shortages),
     now: &str,
     state: &mut State,
     counted: &mut Counted,
+    last: Option<Last>,
 ) {
-    counted.update(snapshot, resolved);
-    for (key, valid) in &resolved.conditions {
-        let Some(object) = snapshot.objects.get(key) else { continue };
-        let text = state::text_key(key);
-        let before = state.status.remove(&text).unwrap_or_default();
-        let mut conditions = valid.clone();
+    let counts = counted.update(snapshot, resolved, last.map(|last| last.snapshot));
+    let due: BTreeSet<&ObjectKey> = match last {
+        None => resolved.conditions.keys().collect(),
+        Some(last) => due(snapshot, resolved, shortages, last).chain(&counts).collect(),
+    };
+    for key in due {
+        let (Some(valid), Some(object)) = (resolved.conditions.get(key), snapshot.objects.get(key)) else {
+            continue;
+        };
+        let before = state.status.remove(key).unwrap_or_default();
+        let mut conditions = valid.to_vec();
         conditions.extend(shortages.get(key).map(|message| exhausted(message)));
         conditions.extend(snapshot.kept.get(key).map(|why| last_good(why)));
         for condition in &mut conditions {
@@ -145,14 +179,32 @@ pub fn write(
             condition.last_transition_time = Some(since.unwrap_or_else(|| now.to_owned()));
         }
         let is_valid = valid.iter().all(|condition| condition.status == "True");
-        let mut fields = fields(key, object, resolved, state, &counted.counts);
+        let mut fields = fields(key, object, resolved, state, &counted.0);
         if let Some(now) = resolve::references(&object.spec) {
             let first = before.fields.get(resolve::REFERENCES).cloned();
             let references = first.or_else(|| is_valid.then(|| now.into()));
             fields.extend(references.map(|references| (resolve::REFERENCES.to_owned(), references)));
         }
-        state.status.insert(text, ObjectStatus { conditions, fields });
+        let status = ObjectStatus { conditions, fields };
+        let status = if *before == status { before } else { Arc::new(status) };
+        state.status.insert(key.clone(), status);
     }
+}
+
+/// Objects of which something else may have to be said now, but for how many pods they select.
+fn due<'a>(
+    snapshot: &'a Snapshot,
+    resolved: &'a Resolved,
+    shortages: &'a Shortages,
+    last: Last<'a>,
+) -> impl Iterator<Item = &'a ObjectKey> {
+    // These tell of allocations, or of other objects; there are few of them.
+    let always = |kind| matches!(kind, Kind::Application | Kind::TunnelGateway | Kind::TunnelNode);
+    let changed = snapshot.since(last.snapshot).into_iter().map(|change| change.key);
+    changed
+        .chain(resolved.conditions.keys().filter(move |key| always(key.kind)))
+        .chain(snapshot.kept.keys().chain(last.snapshot.kept.keys()))
+        .chain(shortages.keys().chain(last.shortages.keys()))
 }
 
 /// Only there while it is false: what is in force is not what is written.
@@ -183,7 +235,7 @@ fn fields(
     object: &Object,
     resolved: &Resolved,
     state: &State,
-    counts: &BTreeMap<ObjectKey, (Connection, usize)>,
+    counts: &BTreeMap<ObjectKey, (Arc<Connection>, usize)>,
 ) -> Fields {
     let fields = match &object.spec {
         Spec::KeyValueStore(_) | Spec::MySQL(_) | Spec::Postgres(_) => instance(key, resolved),

@@ -1,7 +1,10 @@
 //! Turns of the controller as values, and what a failed save does.
 
 use super::*;
-use crate::source::manifests::read_text;
+use crate::{
+    model::{Kind, ObjectKey},
+    source::manifests::read_text,
+};
 
 const OBJECTS: &str = r#"
 apiVersion: v1
@@ -54,6 +57,13 @@ spec:
   destination: {kind: Postgres, name: pg}
 "#;
 
+const APPLICATION: &str = r#"---
+apiVersion: enforcer.dev/v1alpha1
+kind: Application
+metadata: {name: shop, namespace: shop}
+spec: {podSelector: {matchLabels: {app: other}}, services: [{name: pg, target: {kind: Postgres, name: pg}}]}
+"#;
+
 fn install() -> State {
     State::new(
         "fd00:1:2::/48".parse().unwrap(),
@@ -62,8 +72,12 @@ fn install() -> State {
     )
 }
 
+fn web() -> ObjectKey {
+    ObjectKey::new(Kind::ServiceConnection, "shop", "web")
+}
+
 fn status(state: &State, key: &str) -> serde_json::Value {
-    json!(state.status[key])
+    json!(state.status[&key.parse().unwrap()])
 }
 
 #[test]
@@ -136,7 +150,7 @@ fn references_may_be_corrected_until_they_were_valid_once() {
     let corrected = step(&read_text("a.yaml", OBJECTS), &first.state, "2026-01-02T00:00:00Z");
     assert_eq!(corrected.resolved.connections.len(), 1);
     let edited = step(&typo, &corrected.state, "2026-01-03T00:00:00Z");
-    let reason = &edited.state.status["ServiceConnection/shop/web"].conditions[0].reason;
+    let reason = &edited.state.status[&web()].conditions[0].reason;
     assert_eq!(reason, "Immutable");
     let deleted = step(&Snapshot::default(), &edited.state, "2026-01-04T00:00:00Z");
     assert_eq!(deleted.state.status, std::collections::BTreeMap::new());
@@ -151,30 +165,50 @@ fn a_failed_save_is_said_and_tried_again() {
         path: path.clone(),
         saved: None,
         state: Arc::new(install()),
+        late: None,
         last: None,
         counted: status::Counted::default(),
         logged: Vec::new(),
     };
     let snapshot = Arc::new(read_text("a.yaml", OBJECTS));
-    let (view, is_saved) = controller.cycle(snapshot.clone());
-    assert!(!is_saved);
+    let now = Instant::now();
+    let (view, save_after) = controller.cycle(snapshot.clone(), now);
+    assert_eq!(save_after, Some(RETRY));
     assert_eq!(view.role["conditions"][0]["reason"], "SaveFailed");
     fs::create_dir_all(&dir).unwrap();
-    let (view, is_saved) = controller.cycle(snapshot.clone());
-    assert!(is_saved);
+    let (view, save_after) = controller.cycle(snapshot.clone(), now);
+    assert_eq!(save_after, None);
     assert_eq!(view.role["conditions"][0]["reason"], "Saved");
     assert_eq!(state::load(&path).unwrap().as_ref(), view.state.as_deref());
 
     // What did not change is not written again.
     fs::remove_file(&path).unwrap();
-    assert!(controller.cycle(snapshot).1);
+    assert_eq!(controller.cycle(snapshot, now).1, None);
     assert_eq!(state::load(&path).unwrap(), None);
+
+    // Status alone can wait, and does not wait for ever; an address does not.
+    let refused = Arc::new(read_text(
+        "a.yaml",
+        &OBJECTS.replace("kind: Postgres, name: pg", "kind: Postgres, name: gp"),
+    ));
+    let half = now + STATUS_DELAY / 2;
+    assert_eq!(controller.cycle(refused.clone(), now).1, Some(STATUS_DELAY));
+    assert_eq!(controller.cycle(refused.clone(), half).1, Some(STATUS_DELAY / 2));
+    assert_eq!(state::load(&path).unwrap(), None);
+    let (view, save_after) = controller.cycle(refused, now + STATUS_DELAY);
+    assert_eq!((save_after, state::load(&path).unwrap().as_ref()), (None, view.state.as_deref()));
+    let another =
+        OBJECTS.replace("kind: Postgres\nmetadata: {name: pg", "kind: Postgres\nmetadata: {name: other");
+    let (view, save_after) = controller.cycle(Arc::new(read_text("a.yaml", &another)), now + STATUS_DELAY);
+    assert_eq!((save_after, state::load(&path).unwrap().as_ref()), (None, view.state.as_deref()));
     fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]
 fn what_was_counted_before_saves_work_and_changes_nothing() {
-    let snapshots = [
+    const NOW: &str = "2026-01-01T00:00:00Z";
+    const LATER: &str = "2026-01-02T00:00:00Z";
+    let texts = [
         OBJECTS.to_owned(),
         // Another pod, another label of the namespace, another node's cluster, another connection.
         OBJECTS.replace(
@@ -187,25 +221,30 @@ fn what_was_counted_before_saves_work_and_changes_nothing() {
         ),
         OBJECTS.replace("cluster: blue", "cluster: red"),
         OBJECTS.replace("podSelector: {matchLabels: {app: web}}", "podSelector: {matchLabels: {app: other}}"),
+        OBJECTS.to_owned() + APPLICATION,
         String::new(),
     ];
-    let mut counted = status::Counted::default();
-    let mut matched = Vec::new();
-    for text in snapshots {
-        let snapshot = read_text("a.yaml", &text);
-        let now = "2026-01-01T00:00:00Z";
-        let first = step(&snapshot, &install(), now);
-        assert_eq!(step_after(&snapshot, &install(), now, None, &mut counted), first, "{text}");
-        let second = step(&snapshot, &first.state, now);
-        let last = Some((&snapshot, &first.resolved));
-        assert_eq!(step_after(&snapshot, &first.state, now, last, &mut counted), second, "{text}");
-        matched.extend(
-            first
-                .state
-                .status
-                .get("ServiceConnection/shop/web")
-                .map(|status| status.fields["matchedPods"].clone()),
-        );
+    let mut snapshots: Vec<_> = texts.iter().map(|text| read_text("a.yaml", text)).collect();
+    // The same, but for a document that is refused.
+    let mut kept = snapshots[0].clone();
+    kept.kept.insert(web(), "a.yaml: it is not whole".to_owned());
+    snapshots.push(kept);
+    let matched = |step: &Step| {
+        let status = step.state.status.get(&web());
+        status.map(|status| status.fields["matchedPods"].clone())
+    };
+    let counts: Vec<_> =
+        snapshots.iter().filter_map(|snapshot| matched(&step(snapshot, &install(), NOW))).collect();
+    assert_eq!(counts, [1, 2, 0, 0, 1, 1, 1]);
+    for first in &snapshots {
+        for second in &snapshots {
+            let mut counted = status::Counted::default();
+            let before = step_after(first, &install(), NOW, None, &mut counted);
+            assert_eq!(before, step(first, &install(), NOW));
+            let last =
+                status::Last { snapshot: first, resolved: &before.resolved, shortages: &before.shortages };
+            let after = step_after(second, &before.state, LATER, Some(last), &mut counted);
+            assert_eq!(after, step(second, &before.state, LATER), "{first:?} {second:?}");
+        }
     }
-    assert_eq!(matched, [1, 2, 0, 0, 1]);
 }

@@ -39,7 +39,7 @@ fn zone() -> Zone {
             endpoints: Vec::new(),
             fqdn: String::new(),
         };
-        (key, destination)
+        (key, Arc::new(destination))
     };
     let destinations = [destination("both", true), destination("four", false)].into();
     Zone::new("cluster.local", Some(&Resolved { destinations, ..Resolved::default() }))

@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
-use crate::resolve::{Resolved, host_name};
+use crate::resolve::{Destination, Resolved, host_name};
 
 /// All names of the cluster domain.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,7 +43,7 @@ impl Zone {
     pub fn new(domain: &str, resolved: Option<&Resolved>) -> Self {
         let domain = domain.trim_end_matches('.').to_lowercase();
         let names = resolved.map(|resolved| {
-            let name = |destination: &crate::resolve::Destination| {
+            let name = |destination: &Arc<Destination>| {
                 let addresses = Addresses { v4: destination.v4, v6: destination.v6 };
                 (format!("{}.svc.{domain}", host_name(&destination.key)), addresses)
             };
@@ -98,7 +99,8 @@ mod tests {
             endpoints: Vec::new(),
             fqdn: String::new(),
         };
-        let resolved = Resolved { destinations: [(key, destination)].into(), ..Resolved::default() };
+        let resolved =
+            Resolved { destinations: [(key, Arc::new(destination))].into(), ..Resolved::default() };
         let zone = Zone::new("Cluster.Local.", Some(&resolved));
         let table = [
             ("keyvaluestore-cart.shop.svc.cluster.local.", Found::Service(addresses)),

@@ -137,7 +137,8 @@ pub fn compile(
 /// Destinations that go through this gateway.
 fn destinations<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = &'a Destination> {
     let name = &inputs.gateway.name;
-    inputs.resolved.destinations.values().filter(move |destination| destination.gateways.contains(name))
+    let all = inputs.resolved.destinations.values().map(|destination| &**destination);
+    all.filter(move |destination| destination.gateways.contains(name))
 }
 
 fn add_node(tables: &mut GwTables, node: &Node) {

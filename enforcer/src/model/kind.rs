@@ -1,6 +1,6 @@
 //! The kinds of objects.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,20 @@ impl Kind {
         self.is_instance() || matches!(self, Self::MySQLDatabase | Self::PostgresDatabase)
     }
 }
+
+/// The name as it stands in YAML.
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        let known = Self::ALL.iter().find(|kind| kind.name() == text);
+        known.copied().ok_or_else(|| UnknownKind(text.to_owned()))
+    }
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("\"{0}\" is no kind")]
+pub struct UnknownKind(String);
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,14 +1,8 @@
 //! What was resolved before, as a store of work already done: with or without it the outcome is the same, but a
 //! connection that comes to a thousand others costs what one costs.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use super::{Connection, Resolved, infrastructure, references};
-use crate::{
-    model::{Kind, Object, ObjectKey, ServiceConnectionSpec, SourceKind},
-    state::{Condition, State},
-    store::Snapshot,
-};
+use super::{Resolved, infrastructure, references};
+use crate::{model::Kind, state::State, store::Snapshot};
 
 /// The last outcome and what it followed from.
 #[derive(Clone, Copy, Debug)]
@@ -24,68 +18,18 @@ const LEAVES: [Kind; 4] = [Kind::Namespace, Kind::Pod, Kind::ServiceConnection, 
 impl Before<'_> {
     /// Whether everything but the connections is what it was.
     pub fn holds(&self, snapshot: &Snapshot, state: &State) -> bool {
-        references::is_alike(snapshot, self.state, state)
-            && trunk(self.snapshot).eq(trunk(snapshot))
-            && infrastructure::resolve(snapshot) == self.resolved.infrastructure
-    }
-
-    /// The outcome without the connections.
-    pub(super) fn trunk(&self) -> Resolved {
-        let conditions = self.resolved.conditions.iter().filter(|(key, _)| !LEAVES.contains(&key.kind));
-        Resolved {
-            destinations: self.resolved.destinations.clone(),
-            connections: Vec::new(),
-            gateways: self.resolved.gateways.clone(),
-            nodes: self.resolved.nodes.clone(),
-            conditions: conditions.map(|(key, conditions)| (key.clone(), conditions.clone())).collect(),
-            service_ranges: self.resolved.service_ranges.clone(),
-            workload_ranges: self.resolved.workload_ranges.clone(),
-            listed_ranges: self.resolved.listed_ranges.clone(),
-            infrastructure: self.resolved.infrastructure.clone(),
-        }
-    }
-}
-
-/// Objects that destinations, gateways and nodes depend on, by what they say: one that was not read again is the same.
-fn trunk(snapshot: &Snapshot) -> impl Iterator<Item = (&ObjectKey, &Arc<Object>)> {
-    snapshot.objects.iter().filter(|(key, _)| !LEAVES.contains(&key.kind))
-}
-
-/// Connections as they were.
-#[derive(Default)]
-pub(super) struct Known<'a> {
-    before: Option<Before<'a>>,
-    connections: BTreeMap<&'a ObjectKey, &'a Connection>,
-}
-
-impl<'a> Known<'a> {
-    /// `before` holds.
-    pub fn of(before: Before<'a>) -> Self {
-        let connections = &before.resolved.connections;
-        let by_key = connections.iter().map(|connection| (&connection.key, connection)).collect();
-        Self { before: Some(before), connections: by_key }
-    }
-
-    /// Conditions of a connection and the connection itself, if its object is the same and nothing else may have
-    /// changed what it means.
-    pub fn same(
-        &self,
-        key: &ObjectKey,
-        object: &Object,
-        spec: &ServiceConnectionSpec,
-    ) -> Option<(&'a Vec<Condition>, Option<&'a Connection>)> {
-        let before = self.before.as_ref()?;
-        let same = std::ptr::eq(&raw const **before.snapshot.objects.get(key)?, object);
-        // An Application that it names may be another now.
-        if !same || spec.source.kind != SourceKind::KubernetesCluster {
-            return None;
-        }
-        Some((before.resolved.conditions.get(key)?, self.connections.get(key).copied()))
+        let changes = snapshot.since(self.snapshot);
+        let pods_changed = changes.iter().any(|change| change.key.kind == Kind::Pod);
+        changes.iter().all(|change| LEAVES.contains(&change.key.kind))
+            && references::is_alike(snapshot, self.state, state)
+            && (!pods_changed || infrastructure::resolve(snapshot) == self.resolved.infrastructure)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         controller,
@@ -163,6 +107,14 @@ spec: {source: {kind: KubernetesCluster, name: blue}, destination: {kind: Postgr
             (with("app: web", "app: cart"), true),
             (with("2026-01-02", "2026-01-09"), true),
             (with("PostgresDatabase, name: orders}}", "Postgres, name: pg}}"), true),
+            (OBJECTS.to_owned() + &more.replace("name: new", "name: web-pg"), true),
+            (
+                with(
+                    "kind: Application\nmetadata: {name: web,",
+                    "kind: Application\nmetadata: {name: other,",
+                ),
+                true,
+            ),
             (OBJECTS.to_owned() + taken, false),
             (with("192.0.2.10", "192.0.2.11"), false),
             (with("crossNamespaceSources: true", "crossNamespaceSources: false"), false),
@@ -185,8 +137,16 @@ spec: {source: {kind: KubernetesCluster, name: blue}, destination: {kind: Postgr
             assert_eq!(resolve_after(&first, &told, Some(before)), resolve(&first, &told));
             for (text, same) in &turns {
                 let next = objects(text, &first);
-                assert_eq!(resolve_after(&next, state, Some(before)), resolve(&next, state), "{text}");
                 assert_eq!(before.holds(&next, state), *same, "{text}");
+            }
+            for (one, _) in &turns {
+                let one = objects(one, &first);
+                let resolved = resolve(&one, state);
+                let before = Before { snapshot: &one, state, resolved: &resolved };
+                for (text, _) in &turns {
+                    let next = objects(text, &one);
+                    assert_eq!(resolve_after(&next, state, Some(before)), resolve(&next, state), "{text}");
+                }
             }
         }
     }

@@ -1,10 +1,10 @@
 //! ServiceConnections, and those that follow from Applications' service references.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Connection, DestinationPort, Note, Refusal, Resolved, Verdict, age, before::Known, destinations,
-    of_kinds, references,
+    Before, Connection, DestinationPort, Note, Refusal, Resolved, Verdict, age, destinations, of_kinds,
+    references,
 };
 use crate::{
     model::{
@@ -16,34 +16,73 @@ use crate::{
     validate::{self, value},
 };
 
-pub(super) fn resolve(snapshot: &Snapshot, state: &State, known: &Known, resolved: &mut Resolved) {
-    let mut aged = Vec::new();
-    for (key, object) in of_kinds(snapshot, &[Kind::ServiceConnection]) {
+/// All of them; the rest is resolved.
+pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
+    let all = of_kinds(snapshot, &[Kind::ServiceConnection]).map(|(key, _)| key).collect();
+    declared(all, snapshot, state, resolved);
+    managed(snapshot, resolved);
+    resolved.connections.sort_by(|left, right| left.rank().cmp(&right.rank()));
+}
+
+/// The last outcome with those anew that are not what they were. `before` holds for everything else.
+pub(super) fn resolve_after(snapshot: &Snapshot, state: &State, before: &Before) -> Resolved {
+    let changes = snapshot.since(before.snapshot);
+    let of = |kind| changes.iter().filter(move |change| change.key.kind == kind);
+    let mut due: BTreeSet<&ObjectKey> = of(Kind::ServiceConnection).map(|change| change.key).collect();
+    let applications_changed = of(Kind::Application).next().is_some();
+    // An Application decides what its own connections mean, and a name that is taken is not its own.
+    let taken = of(Kind::ServiceConnection).any(|change| change.was.is_none() || change.is.is_none());
+    let applications_due = applications_changed || taken;
+    if applications_changed {
+        let declared = of_kinds(snapshot, &[Kind::ServiceConnection]);
+        due.extend(declared.filter(|(_, object)| is_of_application(object)).map(|(key, _)| key));
+    }
+    let mut resolved = before.resolved.clone();
+    resolved.connections.retain(|connection| {
+        let is_declared = before.snapshot.objects.contains_key(&connection.key);
+        !due.contains(&connection.key) && (is_declared || !applications_due)
+    });
+    for gone in due.iter().copied().chain(of(Kind::Application).map(|change| change.key)) {
+        resolved.conditions.remove(gone);
+    }
+    declared(due, snapshot, state, &mut resolved);
+    if applications_due {
+        managed(snapshot, &mut resolved);
+    }
+    resolved.connections.sort_by(|left, right| left.rank().cmp(&right.rank()));
+    resolved
+}
+
+fn is_of_application(object: &Object) -> bool {
+    matches!(&object.spec, Spec::ServiceConnection(spec) if spec.source.kind == SourceKind::Application)
+}
+
+/// ServiceConnections of these keys, as far as they are there.
+fn declared(keys: BTreeSet<&ObjectKey>, snapshot: &Snapshot, state: &State, resolved: &mut Resolved) {
+    for key in keys {
+        let Some(object) = snapshot.objects.get(key) else { continue };
         let Spec::ServiceConnection(spec) = &object.spec else { continue };
-        if let Some((conditions, connection)) = known.same(key, object, spec) {
-            aged.extend(connection.map(|connection| (age(object), connection.clone())));
-            resolved.conditions.insert(key.clone(), conditions.clone());
-            continue;
-        }
-        let verdict = connection(key, object, spec, snapshot, state, resolved).map(|(note, connection)| {
-            aged.extend(connection.map(|connection| (age(object), connection)));
+        let verdict = connection(key, object, spec, snapshot, state, resolved);
+        let verdict = verdict.map(|(note, connection)| {
+            resolved.connections.extend(connection.map(Arc::new));
             note
         });
         resolved.conclude(key, verdict);
     }
+}
+
+/// What follows from the Applications. A name that two of them want is the older one's.
+fn managed(snapshot: &Snapshot, resolved: &mut Resolved) {
     let mut managed = BTreeSet::new();
-    // A name that two of them want is the older one's.
     let mut applications: Vec<_> = of_kinds(snapshot, &[Kind::Application]).collect();
     applications.sort_by_key(|(key, object)| (age(object), *key));
     for (key, object) in applications {
         let Spec::Application(spec) = &object.spec else { continue };
         let mut connections = Vec::new();
         let verdict = application(key, object, spec, snapshot, resolved, &mut managed, &mut connections);
-        aged.extend(connections.into_iter().map(|connection| (age(object), connection)));
+        resolved.connections.extend(connections.into_iter().map(Arc::new));
         resolved.conclude(key, verdict);
     }
-    aged.sort_by(|(left_age, left), (right_age, right)| (left_age, &left.key).cmp(&(right_age, &right.key)));
-    resolved.connections = aged.into_iter().map(|(_, connection)| connection).collect();
 }
 
 fn connection(
@@ -63,6 +102,7 @@ fn connection(
     };
     let connection = Connection {
         key: key.clone(),
+        created_unix_ns: age(object),
         destination: instance,
         cluster: source.cluster,
         pod_selector: source.pod_selector,
@@ -234,7 +274,9 @@ fn application(
             target(&format!("{field}.target"), &key.namespace, &service.target, snapshot, resolved)
         };
         match reference {
-            Ok(instance) => connections.extend(managed_connection(own, instance, key, spec, resolved)),
+            Ok(instance) => {
+                connections.extend(managed_connection(own, instance, (key, object), spec, resolved));
+            }
             Err(refusal) if verdict.is_ok() => verdict = Err(refusal),
             Err(_) => {}
         }
@@ -246,7 +288,7 @@ fn application(
 fn managed_connection(
     own: ObjectKey,
     instance: ObjectKey,
-    application: &ObjectKey,
+    (application, object): (&ObjectKey, &Object),
     spec: &ApplicationSpec,
     resolved: &Resolved,
 ) -> Option<Connection> {
@@ -254,6 +296,7 @@ fn managed_connection(
     let source = application_source(&application.namespace, spec);
     Some(Connection {
         key: own,
+        created_unix_ns: age(object),
         destination: instance,
         cluster: source.cluster,
         pod_selector: source.pod_selector,

@@ -1,11 +1,11 @@
 //! Instances and the logical databases on them: what a connection may lead to.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{Destination, DestinationPort, Note, Refusal, Resolved, Verdict, gateways, of_kinds, references};
 use crate::{
     model::{DatabaseSpec, InstanceSpec, Kind, Object, ObjectKey, Protocol, Spec},
-    state::{self, State},
+    state::State,
     store::Snapshot,
     validate::{self, value},
 };
@@ -26,16 +26,16 @@ pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolve
     }
 }
 
-/// Who has which service address, by the text key: whoever had it first where a state file gives it twice.
-type Holders<'a> = BTreeMap<IpAddr, &'a str>;
+/// Who has which service address: whoever had it first where a state file gives it twice.
+type Holders<'a> = BTreeMap<IpAddr, &'a ObjectKey>;
 
 fn holders(state: &State) -> Holders<'_> {
     let mut by_number: Vec<_> = state.services.iter().collect();
-    by_number.sort_by_key(|(text, allocation)| (allocation.number, *text));
+    by_number.sort_by_key(|(key, allocation)| (allocation.number, *key));
     let mut holders = Holders::new();
-    for (text, allocation) in by_number {
+    for (key, allocation) in by_number {
         for address in [IpAddr::V4(allocation.v4), IpAddr::V6(allocation.v6)] {
-            holders.entry(address).or_insert(text);
+            holders.entry(address).or_insert(key);
         }
     }
     holders
@@ -85,10 +85,9 @@ fn instance(
     } else {
         Note { reason: "SomeGatewaysNotFound", message: missing.join("; ") }
     };
-    let text = state::text_key(key);
-    let Some(allocation) = state.services.get(&text) else { return Ok(Note::waiting(key)) };
+    let Some(allocation) = state.services.get(key) else { return Ok(Note::waiting(key)) };
     for address in [IpAddr::V4(allocation.v4), IpAddr::V6(allocation.v6)] {
-        if let Some(holder) = holders.get(&address).filter(|holder| **holder != text) {
+        if let Some(holder) = holders.get(&address).filter(|holder| **holder != key) {
             let message = format!("{address} is the address of {holder}, expected one of its own");
             return Err(Refusal::new("DuplicateAddress", "status.addresses", message));
         }
@@ -104,7 +103,7 @@ fn instance(
         endpoints,
         fqdn: format!("{}.svc.{}", host_name(key), super::CLUSTER_DOMAIN),
     };
-    resolved.destinations.insert(key.clone(), destination);
+    resolved.destinations.insert(key.clone(), Arc::new(destination));
     Ok(note)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Refusal;
 use crate::{
     model::{Kind, Object, ObjectKey, SourceKind, Spec},
-    state::{self, State},
+    state::State,
     store::Snapshot,
 };
 
@@ -35,18 +35,16 @@ pub fn references(spec: &Spec) -> Option<String> {
 /// Whether both states mean the same for these objects. What the controller says about them decides nothing, but for
 /// the references that it saw first.
 pub fn is_alike(snapshot: &Snapshot, one: &State, other: &State) -> bool {
-    let ranges = |state: &State| (state.ula, state.service_range, state.workload_range);
-    let same_references = |(key, object): (&ObjectKey, &Arc<Object>)| {
-        if !has_references(key.kind) {
-            return true;
-        }
-        let text = state::text_key(key);
-        first(&text, one) == first(&text, other)
-            || unchanged(key, &object.spec, one) == unchanged(key, &object.spec, other)
-    };
     if std::ptr::eq(one, other) {
         return true;
     }
+    let ranges = |state: &State| (state.ula, state.service_range, state.workload_range);
+    let same_references = |(key, object): (&ObjectKey, &Arc<Object>)| {
+        !has_references(key.kind)
+            || same_status(key, one, other)
+            || first(key, one) == first(key, other)
+            || unchanged(key, &object.spec, one) == unchanged(key, &object.spec, other)
+    };
     ranges(one) == ranges(other)
         && one.services == other.services
         && one.nodes == other.nodes
@@ -54,16 +52,22 @@ pub fn is_alike(snapshot: &Snapshot, one: &State, other: &State) -> bool {
         && snapshot.objects.iter().all(same_references)
 }
 
+/// Whether both share what they say.
+fn same_status(key: &ObjectKey, one: &State, other: &State) -> bool {
+    let both = one.status.get(key).zip(other.status.get(key));
+    both.is_some_and(|(one, other)| Arc::ptr_eq(one, other))
+}
+
 const fn has_references(kind: Kind) -> bool {
     matches!(kind, Kind::ServiceConnection | Kind::MySQLDatabase | Kind::PostgresDatabase)
 }
 
-fn first<'a>(text_key: &str, state: &'a State) -> Option<&'a str> {
-    state.status.get(text_key)?.fields.get(REFERENCES)?.as_str()
+fn first<'a>(key: &ObjectKey, state: &'a State) -> Option<&'a str> {
+    state.status.get(key)?.fields.get(REFERENCES)?.as_str()
 }
 
 pub(super) fn unchanged(key: &ObjectKey, spec: &Spec, state: &State) -> Result<(), Refusal> {
-    match (first(&state::text_key(key), state), references(spec)) {
+    match (first(key, state), references(spec)) {
         (Some(first), Some(now)) if first != now => {
             let message = format!(
                 "references are immutable: \"{now}\", expected \"{first}\"; delete and create it anew"

@@ -152,6 +152,7 @@ mod tests {
     fn connection(pod_selector: LabelSelector) -> Connection {
         Connection {
             key: ObjectKey::new(Kind::ServiceConnection, "shop", "cart"),
+            created_unix_ns: u64::MAX,
             destination: ObjectKey::new(Kind::Postgres, "shop", "orders"),
             cluster: Some("blue".into()),
             pod_selector,

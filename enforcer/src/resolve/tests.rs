@@ -80,7 +80,7 @@ fn a_destination_has_the_families_of_its_backends_and_the_ports_of_its_kind() {
         endpoints: vec!["192.0.2.10".parse().unwrap()],
         fqdn: "postgres-pg.shop.svc.cluster.local".into(),
     };
-    assert_eq!(resolved.destinations, BTreeMap::from([(key, expected)]));
+    assert_eq!(resolved.destinations, BTreeMap::from([(key, Arc::new(expected))]));
     let ranges = |ranges: &[IpNet]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(ranges(&resolved.service_ranges), ["198.18.0.0/16", "fd00:1:2:2::/64"]);
     assert_eq!(ranges(&resolved.workload_ranges), ["198.19.0.0/16", "fd00:1:2:1000::/52", "fd00:1:2:3::/64"]);
@@ -135,11 +135,11 @@ fn an_edited_reference_revokes_until_it_is_undone() {
     let web = connection("web", "", "");
     let snapshot = snapshot(&[GATEWAY, POSTGRES, &web]);
     let mut state = allocated(&snapshot);
-    let recorded = |references: &str| ObjectStatus {
-        conditions: Vec::new(),
-        fields: BTreeMap::from([(REFERENCES.to_owned(), references.into())]),
+    let recorded = |references: &str| {
+        let fields = BTreeMap::from([(REFERENCES.to_owned(), references.into())]);
+        Arc::new(ObjectStatus { conditions: Vec::new(), fields })
     };
-    let key = "ServiceConnection/shop/web".to_owned();
+    let key = ObjectKey::new(Kind::ServiceConnection, "shop", "web");
     state.status.insert(key.clone(), recorded("KubernetesCluster/blue -> Postgres/pg"));
     assert_eq!(resolve(&snapshot, &state).connections.len(), 1);
     state.status.insert(key, recorded("KubernetesCluster/blue -> Postgres/other"));
@@ -173,6 +173,7 @@ spec: {instance: pg, database: orders}
     let resolved = resolved(&[GATEWAY, POSTGRES, application, database]);
     let expected = Connection {
         key: ObjectKey::new(Kind::ServiceConnection, "shop", "cart-orders"),
+        created_unix_ns: u64::MAX,
         destination: ObjectKey::new(Kind::Postgres, "shop", "pg"),
         cluster: None,
         pod_selector: LabelSelector {
@@ -184,7 +185,7 @@ spec: {instance: pg, database: orders}
         ports: vec![DestinationPort { protocol: Protocol::Tcp, port: 5432, target_port: 5432 }],
         valid_until_unix_ns: None,
     };
-    assert_eq!(resolved.connections, [expected]);
+    assert_eq!(resolved.connections, [Arc::new(expected)]);
     assert_eq!(
         condition(&resolved, Kind::Application, "cart"),
         "False DestinationNotFound: spec.services[1].target: no MySQL shop/ghost, expected one that exists"

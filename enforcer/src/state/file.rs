@@ -129,21 +129,20 @@ pub fn watch_state(path: impl Into<PathBuf>) -> watch::Receiver<Option<Arc<State
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut changes = Changes::of(dir);
     let mut reader = Reader { path, last: None };
-    let (sender, receiver) = watch::channel(reader.look());
+    let (sender, receiver) = watch::channel(reader.look().map(Arc::new));
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 () = sender.closed() => return,
                 () = changes.next(RELOOK) => {}
             }
-            if let Some(state) = reader.look() {
-                sender.send_if_modified(|current| {
-                    let differs = current.as_ref() != Some(&state);
-                    if differs {
-                        *current = Some(state);
-                    }
-                    differs
-                });
+            let Some(mut state) = reader.look() else { continue };
+            let current = sender.borrow().clone();
+            if let Some(current) = &current {
+                state = state.sharing(current);
+            }
+            if current.as_deref() != Some(&state) {
+                sender.send_replace(Some(Arc::new(state)));
             }
         }
     });
@@ -157,9 +156,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn look(&mut self) -> Option<Arc<State>> {
+    fn look(&mut self) -> Option<State> {
         let (state, complaint) = match load(&self.path) {
-            Ok(Some(state)) => (Some(Arc::new(state)), None),
+            Ok(Some(state)) => (Some(state), None),
             Ok(None) => (None, Some("there is no such file".to_owned())),
             Err(error) => (None, Some(error.to_string())),
         };

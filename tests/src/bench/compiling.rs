@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use enforcer::{
     compile::{Compiled, Input, Ledger, Location, Pair, Pod, TunnelEnd, compile},
+    model::{Kind, ObjectKey},
     reconcile::plan,
     resolve::{Resolved, resolve},
     source::manifests::read_text,
@@ -208,7 +209,9 @@ fn state(connections: usize) -> Result<State> {
     };
     let numbered = objects::names(connections).zip(1..);
     state.services = numbered
-        .map(|(name, number)| (format!("Postgres/{PROJECT}/{name}"), allocation(number, 0xc612_0000)))
+        .map(|(name, number)| {
+            (ObjectKey::new(Kind::Postgres, PROJECT, name), allocation(number, 0xc612_0000))
+        })
         .collect();
     state.gateways.insert(GATEWAY.to_owned(), allocation(1, 0xc613_ff00));
     let subnet = node_subnet(ula, 1).context("a subnet of the first node")?;

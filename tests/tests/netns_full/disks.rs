@@ -115,7 +115,7 @@ fn a_controller_without_room_keeps_the_old_state_says_which_file_and_goes_on_whe
     };
     comes_to("the state is saved", ask, "StateSaved", "True", "");
     let saved = state::load(&state_file).expect("the state is good").expect("there is a state");
-    let first = saved.services["Postgres/shop/first"];
+    let first = saved.services[&"Postgres/shop/first".parse().expect("a key")];
 
     small.fill();
     fs::write(manifests.join("b.yaml"), instance("second")).expect("the file is written");
@@ -126,7 +126,7 @@ fn a_controller_without_room_keeps_the_old_state_says_which_file_and_goes_on_whe
     small.make_room();
     comes_to("the state is saved", ask, "StateSaved", "True", "");
     let saved = state::load(&state_file).expect("the state is good").expect("there is a state");
-    assert_eq!(saved.services["Postgres/shop/first"], first);
+    assert_eq!(saved.services[&"Postgres/shop/first".parse().expect("a key")], first);
     assert_eq!(saved.services.len(), 2);
 }
 

@@ -276,9 +276,10 @@ fn resolved(scene: &Scene) -> Resolved {
             endpoints: vec![ip("192.0.2.10"), ip("2001:db8::10")],
             fqdn: format!("postgres-pg-{}.shop.svc.cluster.local", it.number),
         };
-        (key_of(it.number), destination)
+        (key_of(it.number), Arc::new(destination))
     });
     let connections = scene.connections.iter().map(|it| Connection {
+        created_unix_ns: u64::MAX,
         key: ObjectKey::new(Kind::ServiceConnection, "shop", format!("sc-{}", it.number)),
         destination: key_of(it.destination),
         cluster: Some("c1".to_owned()),
@@ -305,7 +306,7 @@ fn resolved(scene: &Scene) -> Resolved {
     };
     Resolved {
         destinations: destinations.collect(),
-        connections: connections.collect(),
+        connections: connections.map(Arc::new).collect(),
         gateways: BTreeMap::from([("eu-1".to_owned(), gateway)]),
         service_ranges: vec!["198.18.0.0/16".parse().unwrap(), "fd00:1:2:2::/64".parse().unwrap()],
         workload_ranges: vec!["198.19.0.0/16".parse().unwrap(), "fd00:1:2::/48".parse().unwrap()],

@@ -76,7 +76,7 @@ fn the_connection_that_came_nearest_is_named() {
         let mut nearer = connection("nearer");
         nearer.ports.clear();
         nearer.pod_selector = LabelSelector::default();
-        world.resolved.connections.push(nearer);
+        world.resolved.connections.push(nearer.into());
     });
     let line = names.translate(&refused(78, DropReason::NoGrant));
     assert_eq!(

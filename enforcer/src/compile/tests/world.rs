@@ -116,6 +116,18 @@ impl World {
     }
 }
 
+impl World {
+    /// The connection that is charged first.
+    pub(crate) fn first(&mut self) -> &mut Connection {
+        Arc::make_mut(&mut self.resolved.connections[0])
+    }
+
+    /// The only destination.
+    pub(crate) fn destination(&mut self) -> &mut Destination {
+        Arc::make_mut(self.resolved.destinations.get_mut(&instance()).unwrap())
+    }
+}
+
 fn resolved() -> Resolved {
     let port = DestinationPort { protocol: Protocol::Tcp, port: 5432, target_port: 5432 };
     let destination = Destination {
@@ -140,8 +152,8 @@ fn resolved() -> Resolved {
         allowed_backends: Vec::new(),
     };
     Resolved {
-        destinations: BTreeMap::from([(instance(), destination)]),
-        connections: vec![connection("oldest")],
+        destinations: BTreeMap::from([(instance(), destination.into())]),
+        connections: vec![connection("oldest").into()],
         gateways: BTreeMap::from([("eu-1".to_owned(), gateway)]),
         service_ranges: vec!["198.18.0.0/16".parse().unwrap()],
         workload_ranges: vec!["198.19.0.0/16".parse().unwrap()],
@@ -157,6 +169,7 @@ pub(crate) fn connection(name: &str) -> Connection {
     };
     Connection {
         key: ObjectKey::new(Kind::ServiceConnection, "shop", name),
+        created_unix_ns: u64::MAX,
         destination: instance(),
         cluster: Some("c1".to_owned()),
         pod_selector: selector("app", "web"),

@@ -79,7 +79,7 @@ impl Lab {
         let written = [AllowedBackend { cidr: "192.0.2.0/24".into(), ports }];
         let mut lab = Self {
             resolved: Arc::new(Resolved {
-                destinations: BTreeMap::from([(redis(), destination)]),
+                destinations: BTreeMap::from([(redis(), destination.into())]),
                 connections: vec![connection("old", None)],
                 gateways: BTreeMap::from([("eu-1".into(), gateway)]),
                 nodes: BTreeMap::from([("n".into(), node)]),
@@ -100,6 +100,14 @@ impl Lab {
 
     fn resolved(&mut self) -> &mut Resolved {
         Arc::make_mut(&mut self.resolved)
+    }
+
+    fn first(&mut self) -> &mut Connection {
+        Arc::make_mut(&mut self.resolved().connections[0])
+    }
+
+    fn destination(&mut self) -> &mut Destination {
+        Arc::make_mut(self.resolved().destinations.get_mut(&redis()).unwrap())
     }
 
     fn compile(&self, actual: &GwTables, numbers: &mut Numbers) -> Compiled {
@@ -126,9 +134,10 @@ impl Lab {
     }
 }
 
-fn connection(name: &str, valid_until_unix_ns: Option<u64>) -> Connection {
-    Connection {
+fn connection(name: &str, valid_until_unix_ns: Option<u64>) -> Arc<Connection> {
+    Arc::new(Connection {
         key: ObjectKey::new(Kind::ServiceConnection, "shop", name),
+        created_unix_ns: u64::MAX,
         destination: redis(),
         cluster: Some("c".into()),
         pod_selector: LabelSelector {
@@ -139,7 +148,7 @@ fn connection(name: &str, valid_until_unix_ns: Option<u64>) -> Connection {
         only_namespace: Some("shop".into()),
         ports: vec![DestinationPort { protocol: Protocol::Tcp, port: 6379, target_port: 6380 }],
         valid_until_unix_ns,
-    }
+    })
 }
 
 fn pod(uid: &str, last: u8) -> Binding {
@@ -276,7 +285,7 @@ fn another_choice_of_backends_is_another_set_written_before_the_service_turns_to
 fn an_endpoint_is_left_out_with_the_reason() {
     let mut lab = Lab::new();
     let elsewhere = ip("203.0.113.9");
-    lab.resolved().destinations.get_mut(&redis()).unwrap().endpoints.push(elsewhere);
+    lab.destination().endpoints.push(elsewhere);
     lab.ways.insert(elsewhere, way("203.0.113.9"));
     lab.ways.remove(&ip("192.0.2.10"));
     lab.ways.get_mut(&ip("192.0.2.11")).unwrap().local = true;
@@ -334,7 +343,7 @@ fn who_is_not_meant_gets_nothing() {
 #[test]
 fn a_destination_of_another_gateway_is_not_served_here() {
     let mut lab = Lab::new();
-    lab.resolved().destinations.get_mut(&redis()).unwrap().gateways = vec!["us-1".into()];
+    lab.destination().gateways = vec!["us-1".into()];
     let compiled = lab.fresh();
     assert_eq!(compiled.tables.services, BTreeMap::new());
     assert_eq!(compiled.whole().grants, BTreeMap::new());
@@ -348,14 +357,14 @@ fn what_was_compiled_before_saves_work_and_changes_nothing() {
     let changes: [(&str, Change); 8] = [
         ("a connection comes", &|lab| lab.resolved().connections.push(connection("new", Some(9_000)))),
         ("an older one comes", &|lab| lab.resolved().connections.insert(0, connection("older", None))),
-        ("one changes", &|lab| lab.resolved().connections[0].valid_until_unix_ns = Some(5_000)),
-        ("one selects others", &|lab| lab.resolved().connections[0].only_namespace = Some("blog".into())),
+        ("one changes", &|lab| lab.first().valid_until_unix_ns = Some(5_000)),
+        ("one selects others", &|lab| lab.first().only_namespace = Some("blog".into())),
         ("all go", &|lab| lab.resolved().connections.clear()),
         ("a destination moves", &|lab| {
-            lab.resolved().destinations.get_mut(&redis()).unwrap().v4 = Some([198, 18, 0, 8].into());
+            lab.destination().v4 = Some([198, 18, 0, 8].into());
         }),
         ("it goes to another gateway", &|lab| {
-            lab.resolved().destinations.get_mut(&redis()).unwrap().gateways = vec!["us-1".into()];
+            lab.destination().gateways = vec!["us-1".into()];
         }),
         ("pods come, go and change", &|lab| {
             lab.registry.upsert("n", pod("b", 3));

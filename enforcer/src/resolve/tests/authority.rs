@@ -38,9 +38,10 @@ fn an_address_that_a_state_file_gives_twice_stays_with_the_first() {
     ];
     let snapshot = snapshot(&documents);
     let mut state = allocated(&snapshot);
+    let key = |name| ObjectKey::new(Kind::Postgres, "shop", name);
     // The younger of each pair claims a part of what the older has.
-    let older = state.services["Postgres/shop/late"];
-    state.services.get_mut("Postgres/shop/pg").unwrap().v4 = older.v4;
+    let older = state.services[&key("late")];
+    state.services.get_mut(&key("pg")).unwrap().v4 = older.v4;
     let blocks = state.nodes["n1"].blocks.clone();
     state.nodes.get_mut("n2").unwrap().blocks = blocks;
     let resolved = resolve(&snapshot, &state);
@@ -49,7 +50,7 @@ fn an_address_that_a_state_file_gives_twice_stays_with_the_first() {
     assert_eq!((destinations, nodes), (vec!["late"], vec!["n1"]));
     assert_eq!(
         condition(&resolved, Kind::Postgres, "pg"),
-        "False DuplicateAddress: status.addresses: 198.18.0.1 is the address of Postgres/shop/late, \
+        "False DuplicateAddress: status.addresses: 198.18.0.1 is the address of Postgres shop/late, \
          expected one of its own"
     );
     assert_eq!(
