@@ -61,6 +61,8 @@ pub use prepare::prepare;
 
 /// Between two looks at the clock, counters and tunnels.
 const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two views that nobody has asked for.
+const SHOW_TICKS: u64 = 10;
 /// Lines that a slow `monitor` may be behind.
 const MONITOR_BACKLOG: usize = 4096;
 
@@ -267,7 +269,11 @@ impl Agent {
             due = tokio::time::Instant::now() + retry.unwrap_or(cycle::NEVER);
             // Conditions keep the time when they changed, to the second, whether anybody asks or not.
             if ticked {
-                self.show();
+                view::note(self);
+                // What whoever asks gets from an agent that is busy for long.
+                if self.ticks % SHOW_TICKS == 1 {
+                    self.show();
+                }
             }
         }
     }

@@ -5,12 +5,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
 
 use crate::model::ObjectKey;
 
@@ -115,14 +119,43 @@ pub struct NodeAllocation {
     pub subnet: Ipv6Net,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStatus {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Everything else that `get -o yaml` shows below `status`.
     #[serde(flatten)]
     pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// By hand: what serde makes of `flatten` reads every value twice, and a state file has thousands of them.
+impl<'de> Deserialize<'de> for ObjectStatus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = ObjectStatus;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the status of an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectStatus, A::Error> {
+                let mut status = ObjectStatus::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "conditions" {
+                        status.conditions = map.next_value()?;
+                    } else {
+                        status.fields.insert(name, map.next_value()?);
+                    }
+                }
+                Ok(status)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 /// Kubernetes' condition.

@@ -15,7 +15,7 @@ use super::{
     revoke, traffic, tunnels,
 };
 use crate::{
-    compile::{Compiled, Input, Location, Pair, compile},
+    compile::{Compiled, Input, Location, Pair, Pod, compile},
     datapath::{DatapathError, kernel::Device, program::Program},
     model::{Kind, ObjectKey, Spec},
     netlink::{Netlink, NetlinkError, Route, RouteKind},
@@ -28,6 +28,8 @@ pub const NEVER: Duration = Duration::from_hours(1);
 const SETUP_AGAIN: Duration = Duration::from_secs(1);
 /// Ticks between two looks at how full the maps are: every key is counted.
 const PRESSURE_TICKS: u64 = 15;
+/// Ticks between two writes of what may be lost in a crash: every write waits for the disk.
+const KEEP_TICKS: u64 = 5;
 /// A wall clock that moved by more than this was stepped.
 const STEP_NS: u128 = 100_000_000;
 
@@ -111,7 +113,7 @@ impl Agent {
 
     /// Guard and configuration first, then the programs: what is attached never sees an empty guard.
     fn guard(&mut self, node: &Node) -> anyhow::Result<()> {
-        let compiled = self.compile(node);
+        let compiled = self.compile(node, &self.pods.all());
         if let Some(error) = Applied::guard_first(&mut self.datapath, &compiled).into_iter().next() {
             return Err(error.into());
         }
@@ -127,7 +129,7 @@ impl Agent {
         Ok(())
     }
 
-    fn compile(&mut self, node: &Node) -> Compiled {
+    fn compile(&mut self, node: &Node, pods: &BTreeMap<String, Arc<Pod>>) -> Compiled {
         let ends = self.tunnels.ends();
         let input = Input {
             resolved: &self.resolved,
@@ -135,7 +137,7 @@ impl Agent {
             node,
             pair: self.pair,
             flow_quota: self.args.flow_quota,
-            pods: &self.pods.all(),
+            pods,
             tunnels: &ends,
             acknowledged: self.announced.acknowledged(),
             boot_unix_ns: self.boot_unix_ns,
@@ -148,9 +150,8 @@ impl Agent {
         let node = self.node.clone()?;
         self.pods.locate(&self.devices.links);
         let settled = self.pods.settled();
-        let behind: BTreeSet<u32> = self
-            .pods
-            .all()
+        let pods = self.pods.all();
+        let behind: BTreeSet<u32> = pods
             .values()
             .filter_map(|pod| match &pod.location {
                 Location::Netns { ifindex, .. } if *ifindex != 0 => Some(*ifindex),
@@ -160,7 +161,7 @@ impl Agent {
         let guarded = self.devices.sync(&mut self.datapath, self.pair.enforcer0, &behind, settled);
         self.tell_guarded(guarded);
 
-        let compiled = self.compile(&node);
+        let compiled = self.compile(&node, &pods);
         // What is said to the kernel or a gateway must be known after a crash.
         if let Err(error) = self.ledger_file.save_urgent(&self.ledger) {
             let text = format!("{:#}", anyhow::Error::from(error));
@@ -273,8 +274,10 @@ impl Agent {
             self.boot_unix_ns = boot_unix;
         }
         self.look_around = true;
-        self.keep_names();
         self.ticks += 1;
+        if self.ticks.is_multiple_of(KEEP_TICKS) {
+            self.keep_names();
+        }
         let now = boot_ns();
         if self.resolved.connections.iter().any(|connection| connection.valid_until_unix_ns.is_some()) {
             let expired = revoke::expired(&self.applied.compiled, self.expired_until, now);

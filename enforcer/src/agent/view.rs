@@ -1,6 +1,9 @@
 //! What the agent says about itself and about the objects of its node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,43 +13,96 @@ use crate::{
     compile::{Compiled, Location},
     control::View,
     model::{Kind, ObjectKey},
+    resolve::Destination,
     state::{Condition, ObjectStatus},
     tunnel::DeviceStatus,
 };
 
-/// Conditions keep their time of change while they say the same.
+const PROGRAMMED: &str = "Programmed";
+const READY: &str = "Ready";
+const REACHABLE: &str = "Reachable";
+
+/// Since when what is said of something holds: conditions keep their time of change while they say the same.
 #[derive(Default)]
 pub struct Conditions {
-    /// Status and time of its change, as of the last view and of this one.
-    before: BTreeMap<String, (String, String)>,
-    now: BTreeMap<String, (String, String)>,
+    /// Key: the object, none for the role itself; and the type of the condition.
+    known: BTreeMap<(Option<ObjectKey>, &'static str), Known>,
+    round: u64,
 }
 
+struct Known {
+    good: bool,
+    since: Timestamp,
+    /// The last round in which it was said.
+    round: u64,
+}
+
+/// What is wrong, if it is: reason and message.
+type Wrong<'a> = (&'a str, &'a dyn Fn() -> String);
+
 impl Conditions {
-    fn set(&mut self, id: &str, kind: &str, good: bool, reason: &str, message: String) -> Condition {
-        let status = if good { "True" } else { "False" }.to_owned();
-        let id = format!("{id} {kind}");
-        let known = self.before.remove(&id).filter(|(known, _)| *known == status);
-        let entry = known.unwrap_or_else(|| (status.clone(), format!("{:.0}", Timestamp::now())));
-        let since = entry.1.clone();
-        self.now.insert(id, entry);
+    /// Notes what holds now.
+    fn note(&mut self, of: Option<&ObjectKey>, kind: &'static str, good: bool) -> Timestamp {
+        let now = Known { good, since: Timestamp::now(), round: self.round };
+        let known = self.known.entry((of.cloned(), kind)).or_insert(now);
+        if known.good != good {
+            (known.good, known.since) = (good, Timestamp::now());
+        }
+        known.round = self.round;
+        known.since
+    }
+
+    fn set(
+        &mut self,
+        of: Option<&ObjectKey>,
+        kind: &'static str,
+        good: bool,
+        (reason, message): Wrong,
+    ) -> Condition {
+        let since = self.note(of, kind, good);
         Condition {
             kind: kind.to_owned(),
-            reason: if good { kind.to_owned() } else { reason.to_owned() },
-            message: if good { String::new() } else { message },
-            last_transition_time: Some(since),
-            status,
+            status: if good { "True" } else { "False" }.to_owned(),
+            reason: if good { kind } else { reason }.to_owned(),
+            message: if good { String::new() } else { message() },
+            last_transition_time: Some(format!("{since:.0}")),
         }
     }
+
+    /// Forgets what was not said in this round, and begins another.
+    fn next_round(&mut self) {
+        let round = self.round;
+        self.known.retain(|_, known| known.round == round);
+        self.round += 1;
+    }
+}
+
+/// Notes what holds of the objects, for the times in later views: nobody has to ask for that.
+pub fn note(agent: &mut Agent) {
+    let compiled = Arc::clone(&agent.applied.compiled);
+    let exact = agent.applied.is_exact();
+    role_conditions(agent);
+    for (number, count) in active_pods(&compiled) {
+        if let Some(key) = compiled.connections.get(&number) {
+            agent.conditions.note(Some(key), PROGRAMMED, exact);
+            agent.conditions.note(Some(key), READY, count.is_ready(exact));
+        }
+    }
+    let resolved = Arc::clone(&agent.resolved);
+    for (key, destination) in &resolved.destinations {
+        let answering = is_answered(agent, destination);
+        agent.conditions.note(Some(key), REACHABLE, answering);
+    }
+    agent.conditions.next_round();
 }
 
 /// Builds the view anew.
 pub fn view(agent: &mut Agent) -> View {
-    agent.conditions.before = std::mem::take(&mut agent.conditions.now);
     let conditions = role_conditions(agent);
     let pods = pods(agent);
     let mut object_status = object_status(agent);
     object_status.extend(pod_status(&pods));
+    agent.conditions.next_round();
     let role = json!({
         "role": "agent",
         "name": agent.args.node,
@@ -86,11 +142,12 @@ fn role_conditions(agent: &mut Agent) -> Vec<Condition> {
         .collect();
     let pending = pending(&agent.applied.compiled);
     let set = &mut agent.conditions;
+    let wait = || format!("{pending} grants wait for a gateway");
     vec![
-        set.set("", "Guarded", guarded.0, "NotAttached", guarded.1),
-        set.set("", "Programmed", programmed.0, "NotApplied", programmed.1),
-        set.set("", "Connected", dead.is_empty(), "NoAnswer", dead.join("; ")),
-        set.set("", "Acknowledged", pending == 0, "Pending", format!("{pending} grants wait for a gateway")),
+        set.set(None, "Guarded", guarded.0, ("NotAttached", &|| guarded.1.clone())),
+        set.set(None, PROGRAMMED, programmed.0, ("NotApplied", &|| programmed.1.clone())),
+        set.set(None, "Connected", dead.is_empty(), ("NoAnswer", &|| dead.join("; "))),
+        set.set(None, "Acknowledged", pending == 0, ("Pending", &wait)),
     ]
 }
 
@@ -202,20 +259,16 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
         [] => "not every change has reached the kernel".to_owned(),
         failures => format!("not every change has reached the kernel: {}", failures.join("; ")),
     };
+    let unprogrammed = || failures.clone();
     let mut status = BTreeMap::new();
-    for (number, (matched, active)) in counts {
+    for (number, count) in counts {
         let Some(key) = agent.applied.compiled.connections.get(&number) else { continue };
-        let id = key.to_string();
+        let Count { matched, active } = count;
         let set = &mut agent.conditions;
+        let pending = || format!("{active} of {matched} pods of this node have a live grant");
         let conditions = vec![
-            set.set(&id, "Programmed", exact, "NotApplied", failures.clone()),
-            set.set(
-                &id,
-                "Ready",
-                exact && active == matched,
-                "Pending",
-                format!("{active} of {matched} pods of this node have a live grant"),
-            ),
+            set.set(Some(key), PROGRAMMED, exact, ("NotApplied", &unprogrammed)),
+            set.set(Some(key), READY, count.is_ready(exact), ("Pending", &pending)),
         ];
         let traffic = agent.traffic.get(&number).copied().unwrap_or_default();
         let fields = BTreeMap::from([
@@ -230,35 +283,53 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
     status
 }
 
-/// Of every connection, by its number, how many pods it selects and how many of them can use it.
-fn active_pods(compiled: &Compiled) -> BTreeMap<u32, (u64, u64)> {
+/// Pods of this node that a connection selects.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    matched: u64,
+    /// Those of them that can use it.
+    active: u64,
+}
+
+impl Count {
+    const fn is_ready(self, exact: bool) -> bool {
+        exact && self.active == self.matched
+    }
+}
+
+/// Of every connection, by its number.
+fn active_pods(compiled: &Compiled) -> BTreeMap<u32, Count> {
     // Pods that are selected alike share their set: it is gone through once for all of them.
-    let mut alike: BTreeMap<&BTreeSet<u32>, (u64, u64)> = BTreeMap::new();
+    let mut alike: BTreeMap<&BTreeSet<u32>, Count> = BTreeMap::new();
     let mut late: BTreeMap<u32, u64> = BTreeMap::new();
     for pod in compiled.pods.values() {
         let count = alike.entry(&pod.connections).or_default();
-        count.0 += 1;
+        count.matched += 1;
         if pod.live == 0 {
             continue;
         }
-        count.1 += 1;
+        count.active += 1;
         // What overlaps is charged to another connection, so that one may have no grant of its own to wait for.
         for number in pod.waiting.intersection(&pod.connections) {
             *late.entry(*number).or_default() += 1;
         }
     }
-    let mut counts: BTreeMap<u32, (u64, u64)> =
-        compiled.connections.keys().map(|number| (*number, (0, 0))).collect();
-    for (numbers, (matched, active)) in alike {
+    let mut counts: BTreeMap<u32, Count> =
+        compiled.connections.keys().map(|number| (*number, Count::default())).collect();
+    for (numbers, Count { matched, active }) in alike {
         for number in numbers {
             let count = counts.entry(*number).or_default();
-            *count = (count.0 + matched, count.1 + active);
+            *count = Count { matched: count.matched + matched, active: count.active + active };
         }
     }
     for (number, late) in late {
-        counts.entry(number).or_default().1 -= late;
+        counts.entry(number).or_default().active -= late;
     }
     counts
+}
+
+fn is_answered(agent: &Agent, destination: &Destination) -> bool {
+    destination.gateways.iter().any(|gateway| agent.announced.is_connected(gateway))
 }
 
 /// Of every instance whether a gateway that leads to it answers this node.
@@ -266,10 +337,10 @@ fn instances(agent: &mut Agent) -> Vec<(ObjectKey, ObjectStatus)> {
     let resolved = agent.resolved.clone();
     let mut all = Vec::new();
     for (key, destination) in &resolved.destinations {
-        let answering = destination.gateways.iter().any(|gateway| agent.announced.is_connected(gateway));
-        let message =
-            format!("no gateway answers node {}: {}", agent.args.node, destination.gateways.join(", "));
-        let reachable = agent.conditions.set(&key.to_string(), "Reachable", answering, "NoAnswer", message);
+        let answering = is_answered(agent, destination);
+        let node = agent.args.node.as_str();
+        let silent = || format!("no gateway answers node {node}: {}", destination.gateways.join(", "));
+        let reachable = agent.conditions.set(Some(key), REACHABLE, answering, ("NoAnswer", &silent));
         all.push((key.clone(), ObjectStatus { conditions: vec![reachable], fields: BTreeMap::new() }));
     }
     all

@@ -45,6 +45,7 @@ use crate::{
         kernel::{KernelGateway, MapPressure},
         program::Program,
     },
+    model::Kind,
     netlink::{DeviceEvent, Netlink, watch_devices},
     resolve::{Before, Resolved, is_alike, resolve_after},
     state::State,
@@ -104,6 +105,8 @@ pub struct Manager {
     numbers: Numbers,
     /// As they are in the file.
     kept: (Registry, Numbers),
+    /// Why the file could not be written.
+    keep_problem: Option<String>,
     sessions: Sessions,
     health: Health,
     /// Endpoints that the kernel used when this process began.
@@ -172,6 +175,7 @@ impl Manager {
         let grace = (!bindings_known && !actual.grants.is_empty()).then(|| Instant::now() + GRACE);
         Self {
             kept: (registry.clone(), numbers.clone()),
+            keep_problem: None,
             settings,
             channels,
             datapath,
@@ -316,6 +320,7 @@ impl Manager {
         self.expiry_checked_ns = now;
         self.revoke(now);
         self.release(now);
+        self.keep();
         self.dirty |= self.grace.is_some_and(|until| until <= Instant::now()) || self.listening.is_none();
     }
 
@@ -347,7 +352,7 @@ impl Manager {
                 for (node, uid) in self.registry.release(&revoke::busy(&flows, now_ns)) {
                     self.sessions.released(&node, &uid);
                 }
-                self.keep();
+                self.keep_bindings();
             }
             Err(error) => warn!(%error, "cannot read the flows to release what left"),
         }
@@ -365,15 +370,22 @@ impl Manager {
         {
             return;
         }
-        self.pods = Pods::of(&snapshot);
+        let before = self.taken.as_ref().map(|(before, _)| snapshot.since(before));
+        let tell_pods = |kind| matches!(kind, Kind::Pod | Kind::TunnelNode);
+        if before.is_none_or(|changes| changes.iter().any(|change| tell_pods(change.key.kind))) {
+            self.pods = Pods::of(&snapshot);
+        }
         if let Some(state) = &state {
             let before = self.taken.as_ref();
             let before = before.map(|(snapshot, state)| Before { snapshot, state, resolved: &self.resolved });
             let resolved = resolve_after(&snapshot, state, before);
+            // Pods and connections change nothing about devices, routes and tunnels.
+            self.network_due |= self.resolved.destinations != resolved.destinations
+                || self.resolved.gateways != resolved.gateways
+                || self.resolved.nodes != resolved.nodes
+                || self.resolved.ranges() != resolved.ranges();
             if *self.resolved != resolved {
                 self.resolved = Arc::new(resolved);
-                // Pods alone change nothing about devices, routes and tunnels.
-                self.network_due = true;
             }
         }
         self.taken = state.map(|state| (snapshot, state));

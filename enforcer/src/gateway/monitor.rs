@@ -13,12 +13,14 @@ use super::{numbers::Numbers, registry::Registry};
 use crate::{control::MonitorEvent, datapath::kernel::Events, resolve::Resolved};
 
 /// What the addresses and numbers in events mean.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names {
     /// Workload address → `namespace/name`.
     pods: BTreeMap<IpAddr, String>,
+    /// What the addresses of services follow from.
+    of: Arc<Resolved>,
     /// Service address → `Kind namespace/name`.
-    destinations: BTreeMap<IpAddr, String>,
+    destinations: Arc<BTreeMap<IpAddr, String>>,
     /// Number → `namespace/name`.
     connections: BTreeMap<u32, String>,
     /// `CLOCK_REALTIME` − `CLOCK_BOOTTIME` in nanoseconds.
@@ -26,20 +28,29 @@ pub struct Names {
 }
 
 impl Names {
-    pub fn new(resolved: &Resolved, registry: &Registry, numbers: &Numbers, boot_time_unix_ns: u64) -> Self {
+    /// `before` is only a store of work already done.
+    pub fn new(
+        resolved: &Arc<Resolved>,
+        registry: &Registry,
+        numbers: &Numbers,
+        boot_time_unix_ns: u64,
+        before: &Self,
+    ) -> Self {
         let announced =
             registry.nodes.values().flat_map(|node| node.leaving.values().chain(node.bindings.values()));
         let pods = announced.flat_map(|binding| {
             let name = format!("{}/{}", binding.namespace, binding.pod);
             binding.addresses().map(move |address| (address, name.clone()))
         });
-        let destinations = resolved.destinations.values().flat_map(|destination| {
-            let addresses = [destination.v4.map(IpAddr::V4), destination.v6.map(IpAddr::V6)];
-            addresses.into_iter().flatten().map(|address| (address, destination.key.to_string()))
-        });
+        let destinations = if before.of.destinations == resolved.destinations {
+            Arc::clone(&before.destinations)
+        } else {
+            Arc::new(destinations(resolved))
+        };
         Self {
             pods: pods.collect(),
-            destinations: destinations.collect(),
+            of: Arc::clone(resolved),
+            destinations,
             connections: numbers.connection_names(),
             boot_time_unix_ns,
         }
@@ -72,6 +83,14 @@ impl Names {
         let unix_ns = i128::from(boot_ns) + i128::from(self.boot_time_unix_ns);
         jiff::Timestamp::from_nanosecond(unix_ns).map(|time| time.to_string()).unwrap_or_default()
     }
+}
+
+fn destinations(resolved: &Resolved) -> BTreeMap<IpAddr, String> {
+    let named = resolved.destinations.values().flat_map(|destination| {
+        let addresses = [destination.v4.map(IpAddr::V4), destination.v6.map(IpAddr::V6)];
+        addresses.into_iter().flatten().map(|address| (address, destination.key.to_string()))
+    });
+    named.collect()
 }
 
 fn protocol_name(protocol: u8) -> String {
@@ -141,8 +160,13 @@ mod tests {
             ..Binding::default()
         };
         registry.upsert("n", binding);
-        let names =
-            Names::new(&Resolved::default(), &registry, &Numbers::default(), 1_000_000_000_000_000_000);
+        let names = Names::new(
+            &Arc::default(),
+            &registry,
+            &Numbers::default(),
+            1_000_000_000_000_000_000,
+            &Names::default(),
+        );
         let event = Event {
             time_ns: 1_500_000_000,
             netns: 0,

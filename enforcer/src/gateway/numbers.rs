@@ -43,6 +43,11 @@ impl Numbers {
         self.connections.iter().map(|(name, number)| (*number, name.clone())).collect()
     }
 
+    /// How many connections have one.
+    pub fn connections_known(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Forgets connections that are gone.
     pub fn retain(&mut self, connections: impl Fn(&str) -> bool) {
         self.connections.retain(|name, _| connections(name));

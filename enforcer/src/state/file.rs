@@ -3,10 +3,10 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::Deserialize;
@@ -128,7 +128,7 @@ pub fn watch_state(path: impl Into<PathBuf>) -> watch::Receiver<Option<Arc<State
     let path = path.into();
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut changes = Changes::of(dir);
-    let mut reader = Reader { path, last: None };
+    let mut reader = Reader { path, read: None, last: None };
     let (sender, receiver) = watch::channel(reader.look().map(Arc::new));
     tokio::spawn(async move {
         loop {
@@ -151,12 +151,21 @@ pub fn watch_state(path: impl Into<PathBuf>) -> watch::Receiver<Option<Arc<State
 
 struct Reader {
     path: PathBuf,
+    /// What tells the file that was read from the one that takes its place. A good one is not read twice.
+    read: Option<(u64, Option<SystemTime>, u64)>,
     /// What was in the log last, so that it is there once.
     last: Option<String>,
 }
 
 impl Reader {
+    /// The state, if there is a good one that was not read before.
     fn look(&mut self) -> Option<State> {
+        let print = fs::metadata(&self.path)
+            .ok()
+            .map(|metadata| (metadata.ino(), metadata.modified().ok(), metadata.len()));
+        if print.is_some() && print == self.read {
+            return None;
+        }
         let (state, complaint) = match load(&self.path) {
             Ok(Some(state)) => (Some(state), None),
             Ok(None) => (None, Some("there is no such file".to_owned())),
@@ -166,6 +175,7 @@ impl Reader {
         {
             tracing::warn!(path = %self.path.display(), reason = %complaint, "no state to read");
         }
+        self.read = print.filter(|_| state.is_some());
         self.last = complaint;
         state
     }

@@ -38,6 +38,9 @@ use crate::{
     resolve::Gateway,
 };
 
+/// The condition that is false while the bindings file is not as it should be.
+const BINDINGS_KEPT: &str = "BindingsKept";
+
 /// Why there is nothing to bring about.
 enum Standstill {
     /// It is not known what should be: what the kernel has stays.
@@ -53,13 +56,16 @@ impl Manager {
             self.resolve_objects();
         }
         self.problems.clear();
+        self.tell_keep_problem();
         match self.own_gateway() {
             Ok(gateway) => self.bring_about(&gateway).await,
             Err(Standstill::Nothing) => {}
             Err(Standstill::NoGateway) => self.take_everything_back(),
         }
-        self.keep();
-        let names = Names::new(&self.resolved, &self.registry, &self.numbers, self.boot_time_unix_ns);
+        self.keep_bindings();
+        let before = Arc::clone(&self.channels.names.borrow());
+        let clock = self.boot_time_unix_ns;
+        let names = Names::new(&self.resolved, &self.registry, &self.numbers, clock, &before);
         self.channels.names.send_replace(Arc::new(names));
     }
 
@@ -121,7 +127,7 @@ impl Manager {
         };
         let compiled = compile::compile(&inputs, &self.actual, &mut self.numbers, &self.compiled);
         self.apply(compiled);
-        self.keep();
+        self.keep_bindings();
         self.listen(gateway, &network);
         self.want_peers(gateway);
         self.acknowledge();
@@ -306,22 +312,43 @@ impl Manager {
         });
     }
 
+    /// Writes the bindings file where what nodes have announced differs: they are told of nothing before. Numbers alone
+    /// wait for the next tick, because those in the kernel are never given again.
+    pub(super) fn keep_bindings(&mut self) {
+        if self.kept.0 != self.registry {
+            self.keep();
+        }
+    }
+
     /// Writes the bindings file where it differs.
     pub(super) fn keep(&mut self) {
-        let numbers = &mut self.numbers;
         let connections = &self.resolved.connections;
-        if !connections.is_empty() {
+        if !connections.is_empty() && self.numbers.connections_known() != connections.len() {
             let keys = connections.iter().map(|connection| &connection.key);
             let known: BTreeSet<(&str, &str)> =
                 keys.map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
-            numbers.retain(|name| name.split_once('/').is_some_and(|name| known.contains(&name)));
+            self.numbers.retain(|name| name.split_once('/').is_some_and(|name| known.contains(&name)));
         }
         if self.kept.0 == self.registry && self.kept.1 == self.numbers {
             return;
         }
         match store::save(&self.settings.bindings, &self.registry, &self.numbers) {
-            Ok(()) => self.kept = (self.registry.clone(), self.numbers.clone()),
-            Err(error) => drop(self.failed::<()>("BindingsKept", "NotWritten", &error)),
+            Ok(()) => {
+                self.kept = (self.registry.clone(), self.numbers.clone());
+                self.keep_problem = None;
+                self.problems.remove(BINDINGS_KEPT);
+            }
+            Err(error) => {
+                let _nothing = self.failed::<()>(BINDINGS_KEPT, "NotWritten", &error);
+                self.keep_problem = Some(chain(&error));
+            }
+        }
+    }
+
+    /// It is a problem until the file is written, whatever the cycles in between do.
+    fn tell_keep_problem(&mut self) {
+        if let Some(message) = &self.keep_problem {
+            self.problems.insert(BINDINGS_KEPT, ("NotWritten", message.clone()));
         }
     }
 
