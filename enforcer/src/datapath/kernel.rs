@@ -221,9 +221,9 @@ impl KernelGateway {
         Ok(self.maps.flows.replace(*key, revoking)?.then_some(flow))
     }
 
-    /// How full the maps are. Counts their keys one by one: for status, not for every second.
-    pub fn pressure(&self) -> Result<Vec<MapPressure>, DatapathError> {
-        self.maps.pressure()
+    /// How full the maps are, as [`KernelNode::pressure`].
+    pub fn pressure(&self, grants: Option<usize>) -> Result<Vec<MapPressure>, DatapathError> {
+        self.maps.pressure(grants)
     }
 }
 

@@ -325,7 +325,7 @@ impl Manager {
     }
 
     fn measure(&mut self) {
-        match self.datapath.pressure() {
+        match self.datapath.pressure(self.exact.then_some(self.actual.grants.len())) {
             Ok(pressure) => self.pressure = pressure,
             Err(error) => {
                 warn!(error = far_end::chain(&error), "cannot count the entries of the kernel's maps");

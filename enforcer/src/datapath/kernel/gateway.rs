@@ -76,14 +76,14 @@ impl GatewayMaps {
         })
     }
 
-    pub fn pressure(&self) -> Result<Vec<MapPressure>, DatapathError> {
+    pub fn pressure(&self, grants: Option<usize>) -> Result<Vec<MapPressure>, DatapathError> {
         [
             self.nodes.pressure(),
             self.sources.pressure(),
             self.allowed.pressure(),
             self.backends.pressure(),
             self.services.pressure(),
-            self.grants.pressure(),
+            grants.map_or_else(|| self.grants.pressure(), |entries| Ok(self.grants.pressure_of(entries))),
             self.flows.pressure(),
         ]
         .into_iter()
