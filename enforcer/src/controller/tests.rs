@@ -57,12 +57,12 @@ spec:
   destination: {kind: Postgres, name: pg}
 "#;
 
-const APPLICATION: &str = r#"---
+const APPLICATION: &str = r"---
 apiVersion: enforcer.dev/v1alpha1
 kind: Application
 metadata: {name: shop, namespace: shop}
 spec: {podSelector: {matchLabels: {app: other}}, services: [{name: pg, target: {kind: Postgres, name: pg}}]}
-"#;
+";
 
 fn install() -> State {
     State::new(
