@@ -14,7 +14,6 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
 
-const CGROUPS: &str = "/sys/fs/cgroup/unified";
 /// `SO_NETNS_COOKIE`, which libc does not name.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -22,6 +21,8 @@ type Task = Box<dyn FnOnce() -> i32 + Send>;
 
 /// The process is in `ROOT/pod/container`; a thread waits in the namespace. Put back when it is dropped.
 pub struct Place {
+    /// The machine's cgroup v2, and the test's below it.
+    machine: PathBuf,
     root: PathBuf,
     pub cgroup: File,
     pub pod_cgroup: u64,
@@ -34,9 +35,10 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let root = PathBuf::from(CGROUPS).join(format!("ef-prog-{}", std::process::id()));
+        let machine = enforcer::cgroup::root(None).expect("a cgroup v2 hierarchy");
+        let root = machine.join(format!("ef-prog-{}", std::process::id()));
         let container = root.join("pod/container");
-        fs::create_dir_all(&container).expect("a cgroup v2 hierarchy");
+        fs::create_dir_all(&container).expect("a cgroup can be made");
         fs::write(container.join("cgroup.procs"), "0").expect("the process moves");
         let inode = |path: PathBuf| fs::metadata(path).expect("the cgroup is there").ino();
         let (tasks, inbox) = channel::<Task>();
@@ -54,6 +56,7 @@ impl Place {
             pod_cgroup: inode(root.join("pod")),
             container_cgroup: inode(container),
             cookie: cookie.recv().expect("the thread has a namespace"),
+            machine,
             root,
             tasks,
             results,
@@ -68,7 +71,7 @@ impl Place {
 
     /// Does something as a process of the root cgroup.
     pub fn in_root(&self, task: impl FnOnce()) {
-        fs::write(PathBuf::from(CGROUPS).join("cgroup.procs"), "0").expect("the process moves");
+        fs::write(self.machine.join("cgroup.procs"), "0").expect("the process moves");
         task();
         fs::write(self.root.join("pod/container/cgroup.procs"), "0").expect("the process moves back");
     }
@@ -77,7 +80,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // Failures leave an empty cgroup behind, which harms nobody and would hide the test's own failure.
-        let _ = fs::write(PathBuf::from(CGROUPS).join("cgroup.procs"), "0");
+        let _ = fs::write(self.machine.join("cgroup.procs"), "0");
         for path in ["pod/container", "pod", ""] {
             let _ = fs::remove_dir(self.root.join(path));
         }
