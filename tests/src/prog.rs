@@ -13,7 +13,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
     programs::{
-        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, cgroup_sock_addr::CgroupSockAddrLink,
+        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, cgroup_sock_addr::CgroupSockAddrLink, tc,
     },
 };
 use enforcer_common::{
@@ -100,7 +100,8 @@ impl Programs {
 
     /// Attaches a program to what comes in on a device of the caller's network namespace.
     pub fn attach(&mut self, program: &str, device: &str) {
-        // Filters of kernels without tcx stay until the namespace is gone, and go on to see packets.
+        // Kernels without tcx take filters. Those stay until the namespace is gone, and go on to see packets.
+        tc::qdisc_add_clsact(device).expect("the device can have filters");
         self.object.keep();
         let loaded = self.classifier(program);
         loaded.attach(device, TcAttachType::Ingress).expect("the device takes it");
