@@ -18,7 +18,8 @@ fn device(netns: &Netns, name: &str, ifindex: u32) -> Device {
     Device { netns: Some(netns.path()), name: name.to_owned(), ifindex }
 }
 
-fn ingress(netns: &Netns, ifindex: u32) -> Vec<Filter> {
+/// Filters of what comes in on a device.
+pub fn ingress(netns: &Netns, ifindex: u32) -> Vec<Filter> {
     netns.run(|| filters::filters(ifindex, Hook::Ingress).unwrap())
 }
 
@@ -122,18 +123,4 @@ fn pins_of_devices_that_are_gone_are_collected() {
     node.collect_links().unwrap();
     let pins_left = std::fs::read_dir(pins.path.join("filters")).unwrap().count();
     assert_eq!(pins_left, 0);
-}
-
-#[test]
-fn a_node_that_is_told_to_attach_the_other_way_leaves_nothing_behind() {
-    let (pins, netns) = (Pins::new(), Netns::new());
-    netns.veth("pod0", 70, "peer0");
-    let pod = device(&netns, "pod0", 70);
-    for (hooks, filters) in [(Hooks::Tcx, 0), (Hooks::Clsact, 1), (Hooks::Tcx, 0)] {
-        let options = Options { hooks: Some(hooks), ..small() };
-        let mut node = KernelNode::open(&pins.path, &options).unwrap();
-        node.attach(Program::FromPod, &pod).unwrap();
-        assert_eq!(node.attachments().unwrap().len(), 1, "{hooks:?}");
-        assert_eq!(ingress(&netns, 70).len(), filters, "{hooks:?}");
-    }
 }

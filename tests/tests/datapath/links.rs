@@ -1,16 +1,20 @@
-//! Links: pinned, replaced in place, in front of strangers' programs and never in their way.
+//! Links: pinned, replaced in place, in front of strangers' programs and never in their way. What is tested here needs a
+//! kernel with tcx.
 
 use aya::{
     Ebpf, EbpfLoader,
     programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
 };
 use enforcer::datapath::{
-    kernel::{Device, KernelNode, Target},
+    kernel::{Device, Hooks, KernelNode, Options, Target},
     program::Program,
 };
 use enforcer_common::maps::name;
 
-use crate::harness::{Cgroup, Netns, Pins, small};
+use crate::{
+    filters,
+    harness::{Cgroup, Netns, Pins, small},
+};
 
 fn device(netns: &Netns, name: &str, ifindex: u32) -> Device {
     Device { netns: Some(netns.path()), name: name.to_owned(), ifindex }
@@ -203,4 +207,18 @@ fn a_device_that_becomes_a_pods_keeps_its_links() {
     let node = KernelNode::open(&pins.path, &small()).unwrap();
     assert_eq!(links(&node), after, "the pins say what the links hold");
     assert_eq!(ingress(&netns, "pod0"), [id_of(&node, Program::FromPod), stranger]);
+}
+
+#[test]
+fn a_node_that_is_told_to_attach_the_other_way_leaves_nothing_behind() {
+    let (pins, netns) = (Pins::new(), Netns::new());
+    netns.veth("pod0", 70, "peer0");
+    let pod = device(&netns, "pod0", 70);
+    for (hooks, filters) in [(Hooks::Tcx, 0), (Hooks::Clsact, 1), (Hooks::Tcx, 0)] {
+        let options = Options { hooks: Some(hooks), ..small() };
+        let mut node = KernelNode::open(&pins.path, &options).unwrap();
+        node.attach(Program::FromPod, &pod).unwrap();
+        assert_eq!(node.attachments().unwrap().len(), 1, "{hooks:?}");
+        assert_eq!(filters::ingress(&netns, 70).len(), filters, "{hooks:?}");
+    }
 }

@@ -46,7 +46,7 @@ pub fn run(binaries: &[(String, Tier)], filter: Option<&str>, count: &mut Count)
     Ok(all_passed)
 }
 
-/// What runs on a kernel; with a filter only tests of the tier `prog`.
+/// What runs on a kernel, the short ones first; with a filter only tests of the tier `prog`.
 fn pieces(binaries: &[(String, Tier)], version: Version, filter: Option<&str>) -> Vec<Piece> {
     let piece = |binary: &str, words: &str, variables, bound| Piece {
         binary: binary.to_owned(),
@@ -54,37 +54,46 @@ fn pieces(binaries: &[(String, Tier)], version: Version, filter: Option<&str>) -
         variables,
         bound,
     };
-    let mut pieces = Vec::new();
-    if filter.is_none() {
-        // The main path, with the kernel's WireGuard on both ends; and ways out that need modules of the kernel.
-        let main = "--test-threads=1 paths::a_granted_pod_reaches_every_service_over_both_families";
-        pieces.push(piece("netns", main, "ENFORCER_LAB_TUNNEL=kernel", 600));
-        pieces.push(piece("netns_ways", "--test-threads=1 --ignored modules::", "", 600));
-    }
     let threads = thread::available_parallelism().map_or(1, usize::from);
     // Links of tcx are what 6.1 does not have; `filters` tests what it has instead.
     let skip = if version == Version::V6_1 { "--skip links::" } else { "" };
-    for (binary, _) in binaries.iter().filter(|(_, tier)| *tier == Tier::Prog) {
-        pieces.push(piece(binary, &format!("--test-threads={threads} {skip}"), "", 1500));
+    let prog = binaries.iter().filter(|(_, tier)| *tier == Tier::Prog);
+    let mut pieces: Vec<_> = prog
+        .map(|(binary, _)| piece(binary, &format!("--test-threads={threads} {skip}"), "", bound(binary)))
+        .collect();
+    pieces.sort_by_key(|piece| piece.bound);
+    if filter.is_none() {
+        // The main path, with the kernel's WireGuard on both ends; and ways out that need modules of the kernel.
+        let main = "--test-threads=1 paths::a_granted_pod_reaches_every_service_over_both_families";
+        pieces.push(piece("netns", main, "ENFORCER_LAB_TUNNEL=kernel", 900));
+        pieces.push(piece("netns_ways", "--test-threads=1 --ignored modules::", "", 1200));
     }
     pieces
 }
 
+/// Seconds for a binary of the tier `prog`: several times what it takes.
+fn bound(binary: &str) -> u32 {
+    // Its tests start a node anew again and again, with all programs for the verifier each time.
+    if binary == "datapath" { 1800 } else { 600 }
+}
+
 /// The pieces as lines of a shell; its exit status is whether all of them passed.
 fn script(pieces: &[Piece], executables: &[PathBuf]) -> Result<String> {
-    let mut script =
-        format!("cd tests\nexport ENFORCER_REQUIRE_ALL=1\nfailed=0\nmodprobe --all {MODULES} || failed=1\n");
-    for (piece, executable) in pieces.iter().zip(executables) {
+    let mut script = format!(
+        "cd tests\nexport ENFORCER_REQUIRE_ALL=1\nfailed=0\nup() {{ cut -d. -f1 /proc/uptime; }}\n\
+         modprobe --all {MODULES} || failed=1\n"
+    );
+    for (number, (piece, executable)) in (1..).zip(pieces.iter().zip(executables)) {
         let Piece { binary, words, variables, bound } = piece;
-        let executable = executable.display();
-        writeln!(script, "echo 'vm: {binary}{words}, at most {bound} s'")?;
+        let (executable, all) = (executable.display(), pieces.len());
+        writeln!(script, "echo \"vm: $(up) s: {number} of {all}: {binary} {words}, at most {bound} s\"")?;
         writeln!(script, "env {variables} timeout --kill-after=10 {bound} {executable} {words}")?;
         writeln!(
             script,
             "status=$?; [ $status = 0 ] || {{ failed=1; echo 'vm: {binary}: exit status' $status; }}"
         )?;
     }
-    script.push_str("exit $failed\n");
+    script.push_str("echo \"vm: $(up) s: the end\"\nexit $failed\n");
     Ok(script)
 }
 
