@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{build, process, setup};
+use crate::{build, process, setup, vm::Version};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,6 +25,9 @@ pub struct Args {
     /// Only tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Tier vm: only this kernel
+    #[arg(long, value_enum)]
+    kernel: Option<Version>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -74,7 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
     for tier in tiers {
         eprintln!("test: tier {tier:?}");
         if tier == Tier::Vm {
-            all_succeeded &= vm::run(&binaries, args.filter.as_deref(), &mut count)?;
+            all_succeeded &= vm::run(&binaries, args.kernel, args.filter.as_deref(), &mut count)?;
             continue;
         }
         let mut cargo = process::cargo();
