@@ -107,10 +107,11 @@ impl Seen {
         }
         for path in &event.paths {
             let name = path.file_name().and_then(|name| name.to_str());
-            if let Some(name) = name.filter(|_| path.parent() == Some(root)) {
-                self.name(name, event.kind);
-            } else {
-                self.hints.all = true;
+            match name.filter(|_| path.parent() == Some(root)) {
+                Some(name) => self.name(name, event.kind),
+                None => self.hints.all = true,
+            }
+            if path.parent() != Some(root) {
                 self.lost |=
                     matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
             }

@@ -58,20 +58,25 @@ impl Accepted {
     /// not be written stay in `stale`.
     pub fn keep(&mut self, stale: &mut BTreeSet<Arc<str>>, now: impl Fn(&str) -> Option<Objects>) {
         if !self.writes {
-            stale.clear();
-        }
-        let mut complaint = None;
-        while let (Some(name), None) = (stale.first(), &complaint) {
-            match self.write(name, now(name)) {
-                Ok(()) => drop(stale.pop_first()),
-                Err(error) => {
-                    let dir = self.dir.display();
-                    complaint = Some(format!(
-                        "{dir}: what is accepted now cannot be kept for the next start: {error}"
-                    ));
+            for name in std::mem::take(stale) {
+                match now(&name) {
+                    Some(objects) => drop(self.written.insert(name, objects)),
+                    None => drop(self.written.remove(&name)),
                 }
             }
         }
+        // One that cannot be written holds up no other: a copy of what is gone must not come back.
+        let mut failure = None;
+        stale.retain(|name| {
+            let failed = self.write(name, now(name)).err();
+            let stays = failed.is_some();
+            failure = failure.take().or(failed);
+            stays
+        });
+        let complaint = failure.map(|error| {
+            let dir = self.dir.display();
+            format!("{dir}: what is accepted now cannot be kept for the next start: {error}")
+        });
         if let Some(complaint) =
             complaint.as_ref().filter(|complaint| self.complaint.as_ref() != Some(complaint))
         {
@@ -91,9 +96,9 @@ impl Accepted {
             }
             return Ok(());
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         // A copy that says what is not true any more must not be found after a failure.
         self.written.remove(name);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         replace(&self.path(name), &objects).inspect_err(|_| {
             let _gone = fs::remove_file(self.path(name));
         })?;

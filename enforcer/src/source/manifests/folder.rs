@@ -39,6 +39,8 @@ pub(super) struct Folder {
     leaving: BTreeMap<ObjectKey, Leaving>,
     /// When a file was taken over last that had not rested.
     hurried: Option<Instant>,
+    /// The moment of this look.
+    now: Instant,
     /// When every file was looked at last.
     looked: Option<Instant>,
     /// See [`Prints`].
@@ -65,6 +67,8 @@ struct Restless {
 struct Leaving {
     object: Arc<Object>,
     origin: Arc<str>,
+    /// When it was found in no file first.
+    since: Instant,
 }
 
 impl Folder {
@@ -75,6 +79,7 @@ impl Folder {
             restless: BTreeMap::new(),
             leaving: BTreeMap::new(),
             hurried: None,
+            now: Instant::now(),
             looked: None,
             linked: false,
             problem: None,
@@ -149,6 +154,7 @@ impl Folder {
     /// Hints are enough to add and to replace. Every now and then, in doubt, and before anything is taken away, every
     /// file is looked at.
     pub fn look(&mut self, now: Instant, hints: &Hints) -> bool {
+        self.now = now;
         let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= RESCAN);
         let elsewhere = self.linked && !hints.names.is_empty();
         if hints.all || due || elsewhere || self.problem.is_some() {
@@ -230,18 +236,24 @@ impl Folder {
         rests
     }
 
-    /// What no file has any more is gone when nothing moves.
+    /// What no file has any more is gone when nothing moves, and at the latest after [`LONGEST_UNREST`]: other files may
+    /// come and change for ever.
     fn lets_go(&self, now: Instant) -> bool {
-        let at_rest = self.hurried.is_none_or(|hurried| now.duration_since(hurried) >= SETTLE);
-        !self.leaving.is_empty() && self.restless.is_empty() && at_rest
+        !self.leaving.is_empty() && self.is_at_rest(now) || self.leaving.values().any(|one| one.is_over(now))
     }
 
     fn let_go(&mut self, now: Instant) -> bool {
-        let lets_go = self.lets_go(now);
-        if lets_go {
-            self.touched.extend(std::mem::take(&mut self.leaving).into_keys());
-        }
-        lets_go
+        let at_rest = self.is_at_rest(now);
+        let gone: Vec<_> =
+            self.leaving.extract_if(.., |_, one| at_rest || one.is_over(now)).map(|(key, _)| key).collect();
+        let news = !gone.is_empty();
+        self.touched.extend(gone);
+        news
+    }
+
+    fn is_at_rest(&self, now: Instant) -> bool {
+        let hurries = self.hurried.is_some_and(|hurried| now.duration_since(hurried) < SETTLE);
+        self.restless.is_empty() && !hurries
     }
 
     fn unreadable(&self, error: &io::Error) -> Problem {
@@ -272,10 +284,18 @@ impl Folder {
 }
 
 impl Restless {
-    /// Whether the file, as it is found now, is to be believed.
+    /// Whether the file, as it is found now, is to be believed. One that is empty is about to be written, and one that is
+    /// taken away again and again is not gone.
     fn rests(&self, print: Print, now: Instant) -> bool {
-        self.print == print && now.duration_since(self.since) >= SETTLE
-            || now.duration_since(self.begin) >= LONGEST_UNREST
+        let settle = if prints::is_empty(print) { LONGEST_UNREST } else { SETTLE };
+        self.print == print && now.duration_since(self.since) >= settle
+            || print.is_some() && now.duration_since(self.begin) >= LONGEST_UNREST
+    }
+}
+
+impl Leaving {
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= LONGEST_UNREST
     }
 }
 

@@ -282,6 +282,12 @@ fn metadata(kind: Kind, document: &Mapping) -> Result<Metadata, Refusal> {
     if metadata.name.is_empty() {
         return Err(unknown("metadata.name", "empty, expected the object's name".to_owned()));
     }
+    // Elsewhere a slash is what parts them.
+    for (field, value) in [("metadata.name", &metadata.name), ("metadata.namespace", &metadata.namespace)] {
+        if value.contains('/') {
+            return Err(unknown(field, format!("\"{value}\", expected a name without a slash")));
+        }
+    }
     let key = ObjectKey::new(kind, &metadata.namespace, &metadata.name);
     let refuse = |complaint| Refusal { identity: Identity::Object(key.clone()), complaint };
     if let (true, Value::Mapping(fields)) = (kind.is_ours(), value) {

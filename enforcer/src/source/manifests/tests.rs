@@ -11,6 +11,7 @@ use tokio::sync::watch::Receiver;
 
 mod hints;
 mod restart;
+mod unrest;
 
 use super::{LONGEST_UNREST, Memory, SETTLE, accepted::Accepted, folder::Folder, load, watch};
 use crate::{

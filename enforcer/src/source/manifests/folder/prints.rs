@@ -1,13 +1,18 @@
 //! What tells that a file is another than before.
 
-use std::{
-    collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::SystemTime,
-};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
 use super::is_manifest;
 
-/// Length, time and inode: a save by renaming changes the inode, one in place the time.
-pub(super) type Fingerprint = (u64, Option<SystemTime>, u64);
+/// A save by renaming changes the inode, one in place the times; the second time nobody can set back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Fingerprint {
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    inode: (u64, u64),
+}
+
 /// `None`: the file is not there.
 pub(super) type Print = Option<Fingerprint>;
 
@@ -56,11 +61,20 @@ impl Prints {
     fn print(&mut self, metadata: io::Result<fs::Metadata>) -> Print {
         let metadata = metadata.ok().filter(fs::Metadata::is_file)?;
         self.linked |= metadata.nlink() > 1;
-        Some((metadata.len(), metadata.modified().ok(), metadata.ino()))
+        Some(Fingerprint {
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            inode: (metadata.dev(), metadata.ino()),
+        })
     }
 }
 
 /// A rename puts a whole file in place. One that is empty is about to be written.
 pub(super) fn is_whole(print: Print, renamed: bool) -> bool {
-    renamed && print.is_some_and(|(length, ..)| length > 0)
+    renamed && print.is_some() && !is_empty(print)
+}
+
+pub(super) fn is_empty(print: Print) -> bool {
+    print.is_some_and(|print| print.length == 0)
 }

@@ -174,7 +174,7 @@ fn from_nothing(folder: &Folder, owners: &mut BTreeMap<ObjectKey, Arc<str>>, rev
         let kept = file.kept.iter().filter(|key| owners.get(*key) == Some(name));
         snapshot.kept.extend(kept.map(|key| (key.clone(), why.clone())));
     }
-    for (key, Leaving { object, origin }) in &folder.leaving {
+    for (key, Leaving { object, origin, .. }) in &folder.leaving {
         if !snapshot.objects.contains_key(key) {
             snapshot.origins.insert(key.clone(), origin.clone());
             snapshot.objects.insert(key.clone(), object.clone());
@@ -211,5 +211,22 @@ fn a_view_is_the_same_whatever_it_was_made_of() {
             now = twins.end(&format!("seed {seed}, start {start}"));
         }
     }
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_tried_at_every_look() {
+    let dir = std::env::temp_dir().join(format!("enforcer-folder-{}-tried", process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("a.yaml"), [0xff]).unwrap();
+    let mut folder = Folder::new(&dir);
+    folder.read_all();
+    assert_eq!(folder.snapshot().problems.len(), 1);
+    fs::write(dir.join("a.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n").unwrap();
+    // Nothing that can be seen from outside tells that it can be read now.
+    folder.files.get_mut("a.yaml").unwrap().read = Prints::all(&dir).unwrap().of["a.yaml"];
+    assert!(folder.look(Instant::now(), &Hints::default()));
+    let told = folder.snapshot();
+    assert_eq!((told.objects.len(), &told.problems), (1, &vec![]));
     fs::remove_dir_all(&dir).unwrap();
 }

@@ -80,7 +80,7 @@ impl Folder {
             Some((Arc::clone(object), Arc::clone(name)))
         });
         owned.or_else(|| {
-            let Leaving { object, origin } = self.leaving.get(key)?;
+            let Leaving { object, origin, .. } = self.leaving.get(key)?;
             Some((Arc::clone(object), Arc::clone(origin)))
         })
     }
@@ -134,9 +134,13 @@ impl Folder {
                 Some(other) if Arc::ptr_eq(object, other) => {}
                 Some(_) => drop(self.touched.insert(key.clone())),
                 None => {
+                    // Another's version of it was never in force.
+                    if self.owners.of(key).is_none_or(|owner| owner == name) {
+                        let since = self.leaving.get(key).map_or(self.now, |known| known.since);
+                        let (object, origin) = (Arc::clone(object), Arc::clone(name));
+                        self.leaving.insert(key.clone(), Leaving { object, origin, since });
+                    }
                     self.owners.lose(key, name);
-                    let leaving = Leaving { object: Arc::clone(object), origin: Arc::clone(name) };
-                    self.leaving.insert(key.clone(), leaving);
                     self.touched.insert(key.clone());
                 }
             }

@@ -90,25 +90,6 @@ fn nothing_is_taken_away_by_hints_alone() {
     assert!(folder.rests(), "the files are those that were read");
 }
 
-#[test]
-fn a_file_that_cannot_be_read_is_tried_at_every_look() {
-    let dir = folder("tried");
-    let path = dir.join("a.yaml");
-    fs::write(&path, vec![0xff; SHOP.len()]).expect("a file that is no text");
-    let time = fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("its time");
-    let (mut folder, start) = started(&dir);
-    assert_eq!(problems(&folder.snapshot()).len(), 1);
-    // Nothing that can be seen from outside tells that it can be read now.
-    fs::write(&path, SHOP).expect("the file to be writable");
-    let file = fs::File::options().append(true).open(&path).expect("the file");
-    file.set_modified(time).expect("its time to be settable");
-    assert!(folder.look(start, &hints(&[])));
-    assert_eq!(
-        (names(&folder.snapshot()), problems(&folder.snapshot())),
-        (vec!["Namespace shop".into()], vec![])
-    );
-}
-
 /// How a `ConfigMap` is mounted: its files lead through one link, which is replaced.
 #[test]
 fn what_a_link_leads_to_is_looked_at_when_anything_beside_it_changes() {

@@ -91,7 +91,7 @@ fn a_copy_that_could_not_be_written_is_written_with_the_next() {
     folder.snapshot();
     folder.keep();
     fs::remove_file(&copies).expect("the file to be removable");
-    write(&dir, "c.yaml", "");
+    write(&dir, "c.yaml", "# nothing\n");
     folder.look(Instant::now(), &whole(&[]));
     folder.look(Instant::now() + SETTLE, &whole(&[]));
     folder.snapshot();
