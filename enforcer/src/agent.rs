@@ -39,10 +39,7 @@ use anyhow::Context as _;
 use enforcer_common::grant::GrantStats;
 use nix::fcntl::Flock;
 use serde_json::Value;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{broadcast, mpsc, watch},
-};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::{
     announce::client::AckUpdate,
@@ -51,6 +48,7 @@ use crate::{
     datapath::kernel::{Events, KernelNode, namespace_inode},
     keygen, netlink,
     resolve::{self, Before, Node, Resolved},
+    signals,
     source::manifests::{self, Memory},
     state,
     store::Snapshot,
@@ -123,10 +121,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(events) = outputs.events {
         tokio::spawn(events::run(events, outputs.names, monitor));
     }
+    let stop = signals::told_to_end()?;
     let result = tokio::select! {
         result = agent.run(inputs) => result,
         ended = control => ended.context("the control socket's task failed")?.context("control socket"),
-        () = told_to_end() => Ok(()),
+        () = stop => Ok(()),
     };
     agent.keep_names();
     tracing::info!("the agent ends, the kernel keeps working");
@@ -347,19 +346,6 @@ impl Agent {
         }
         let tunnels = &self.tunnels;
         self.announced.update(update, |gateway| tunnels.slot(gateway));
-    }
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn told_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     control::{self, View, Views},
     netlink::Netlink,
     resolve::{Resolved, resolve, resolve_after},
+    signals,
     source::manifests,
     state::{self, Condition, State},
     store::Snapshot,
@@ -41,7 +42,8 @@ mod tests;
 
 /// A failed save is tried again this often.
 const RETRY: Duration = Duration::from_secs(2);
-/// What the file is late by where only status has changed: every reader reads it anew, and nobody acts on it.
+/// What the file is late by where only status has changed: every reader reads it anew. The references that a new object
+/// has first are part of that: an edit within this time is judged by the roles when the file has them.
 const STATUS_DELAY: Duration = Duration::from_secs(1);
 
 /// How often, and how far apart, the lock of the state file is tried.
@@ -94,6 +96,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let counted = status::Counted::default();
     let mut controller =
         Controller { path, saved, state: before, late: None, last: None, counted, logged: Vec::new() };
+    let stop = signals::told_to_end()?;
+    tokio::pin!(stop);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         let (view, save_after) = controller.cycle(snapshot, Instant::now());
@@ -102,6 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             changed = snapshots.changed() => changed.context("the manifests are not watched any more")?,
             () = tokio::time::sleep(save_after.unwrap_or_default()), if save_after.is_some() => {}
             ended = &mut serving => return ended.context("the control socket has crashed")?,
+            () = &mut stop => return controller.write().map_err(anyhow::Error::msg),
         }
     }
 }
@@ -201,18 +206,26 @@ impl Controller {
             return Ok(None);
         }
         let since = *self.late.get_or_insert(at);
-        let is_urgent = self.saved.as_ref().is_none_or(|saved| !saved.allocates_like(&self.state));
+        let is_urgent = self.saved.as_ref().is_none_or(|saved| !saved.means_the_same_as(&self.state));
         let wait = STATUS_DELAY.saturating_sub(at.duration_since(since));
         if !is_urgent && !wait.is_zero() {
             return Ok(Some(wait));
         }
-        state::save(&self.path, &self.state).map_err(|error| {
-            let message = format!("{:#}", anyhow::Error::new(error));
+        self.write().inspect_err(|message| {
             tracing::error!("{message}; tried again in {} s", RETRY.as_secs());
-            message
         })?;
-        (self.saved, self.late) = (Some(Arc::clone(&self.state)), None);
         Ok(None)
+    }
+
+    /// Brings the file to the state.
+    fn write(&mut self) -> Result<(), String> {
+        if self.saved.as_ref() != Some(&self.state) {
+            let written = state::save(&self.path, &self.state);
+            written.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+            self.saved = Some(Arc::clone(&self.state));
+        }
+        self.late = None;
+        Ok(())
     }
 }
 

@@ -12,10 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{broadcast, mpsc, watch},
-};
+use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{info, warn};
 
 use crate::{
@@ -136,7 +133,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(events) = events {
         tokio::spawn(monitor::run(events, ends.names, listeners.clone()));
     }
-    let stop = stop_signal()?;
+    let stop = crate::signals::told_to_end()?;
     let serving = control::serve(run_dir.join("gateway.sock"), ends.views, Some(listeners));
     tokio::select! {
         result = Manager::new(settings, channels, parts).run(stop) => result,
@@ -203,15 +200,4 @@ async fn lock(run_dir: &Path) -> anyhow::Result<Flock<std::fs::File>> {
         tokio::time::sleep(LOCK_PAUSE).await;
     }
     anyhow::bail!("another gateway runs with {}", run_dir.display())
-}
-
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }

@@ -20,6 +20,7 @@ pub mod netns;
 pub mod reconcile;
 pub mod reset;
 pub mod resolve;
+pub mod signals;
 pub mod sockdiag;
 pub mod source;
 pub mod state;

@@ -30,7 +30,7 @@ mod tests;
 
 pub use before::Before;
 pub(crate) use destinations::host_name;
-pub use references::{REFERENCES, is_alike, references};
+pub use references::{is_alike, references};
 pub use selector::{FailedLabel, FailedTerm, match_pod};
 
 /// Domain of [`Destination::fqdn`]; `enforcer dns --cluster-domain` may serve another one.

@@ -73,16 +73,24 @@ impl State {
         }
     }
 
-    /// Whether both say the same but for the status of objects.
-    pub fn allocates_like(&self, other: &Self) -> bool {
+    /// Whether both mean the same to every role, but for the first references of objects that are new in `other`.
+    pub fn means_the_same_as(&self, other: &Self) -> bool {
         // Taken apart, so that a field that is added is not forgotten here.
-        let Self { version, ula, service_range, workload_range, services, nodes, gateways, status: _, next } =
+        let Self { version, ula, service_range, workload_range, services, nodes, gateways, status, next } =
             self;
+        let same_references = |(key, status): (&ObjectKey, &Arc<ObjectStatus>)| {
+            let other = other.status.get(key);
+            other.is_some_and(|other| Arc::ptr_eq(status, other))
+                || status
+                    .references()
+                    .is_none_or(|first| other.and_then(|other| other.references()) == Some(first))
+        };
         (version, ula, service_range, workload_range, next)
             == (&other.version, &other.ula, &other.service_range, &other.workload_range, &other.next)
             && *services == other.services
             && *nodes == other.nodes
             && *gateways == other.gateways
+            && status.iter().all(same_references)
     }
 
     /// The same state, sharing the status of objects with an earlier one as far as both say the same.
@@ -127,6 +135,15 @@ pub struct ObjectStatus {
     /// Everything else that `get -o yaml` shows below `status`.
     #[serde(flatten)]
     pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// Field of an object's status: what it led to when it was valid first.
+pub const REFERENCES: &str = "references";
+
+impl ObjectStatus {
+    pub fn references(&self) -> Option<&str> {
+        self.fields.get(REFERENCES)?.as_str()
+    }
 }
 
 /// By hand: what serde makes of `flatten` reads every value twice, and a state file has thousands of them.

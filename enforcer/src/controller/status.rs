@@ -12,7 +12,7 @@ use super::allocate::Shortages;
 use crate::{
     model::{Kind, Labels, Object, ObjectKey, Spec},
     resolve::{self, Before, Connection, Resolved, match_pod},
-    state::{Condition, ObjectStatus, State},
+    state::{Condition, ObjectStatus, REFERENCES, State},
     store::Snapshot,
 };
 
@@ -181,9 +181,9 @@ pub fn write(
         let is_valid = valid.iter().all(|condition| condition.status == "True");
         let mut fields = fields(key, object, resolved, state, &counted.0);
         if let Some(now) = resolve::references(&object.spec) {
-            let first = before.fields.get(resolve::REFERENCES).cloned();
+            let first = before.fields.get(REFERENCES).cloned();
             let references = first.or_else(|| is_valid.then(|| now.into()));
-            fields.extend(references.map(|references| (resolve::REFERENCES.to_owned(), references)));
+            fields.extend(references.map(|references| (REFERENCES.to_owned(), references)));
         }
         let status = ObjectStatus { conditions, fields };
         let status = if *before == status { before } else { Arc::new(status) };
@@ -201,7 +201,11 @@ fn due<'a>(
     // These tell of allocations, or of other objects; there are few of them.
     let always = |kind| matches!(kind, Kind::Application | Kind::TunnelGateway | Kind::TunnelNode);
     let changed = snapshot.since(last.snapshot).into_iter().map(|change| change.key);
+    // Those that are the same are shared, so that comparing them all costs little.
+    let concluded =
+        resolved.conditions.iter().filter(move |(key, now)| last.resolved.conditions.get(*key) != Some(*now));
     changed
+        .chain(concluded.map(|(key, _)| key))
         .chain(resolved.conditions.keys().filter(move |key| always(key.kind)))
         .chain(snapshot.kept.keys().chain(last.snapshot.kept.keys()))
         .chain(shortages.keys().chain(last.shortages.keys()))

@@ -64,6 +64,13 @@ metadata: {name: shop, namespace: shop}
 spec: {podSelector: {matchLabels: {app: other}}, services: [{name: pg, target: {kind: Postgres, name: pg}}]}
 ";
 
+const OF_APPLICATION: &str = "---
+apiVersion: enforcer.dev/v1alpha1
+kind: ServiceConnection
+metadata: {name: of-app, namespace: shop}
+spec: {source: {kind: Application, name: shop}, destination: {kind: Postgres, name: pg}}
+";
+
 fn install() -> State {
     State::new(
         "fd00:1:2::/48".parse().unwrap(),
@@ -201,6 +208,18 @@ fn a_failed_save_is_said_and_tried_again() {
         OBJECTS.replace("kind: Postgres\nmetadata: {name: pg", "kind: Postgres\nmetadata: {name: other");
     let (view, save_after) = controller.cycle(Arc::new(read_text("a.yaml", &another)), now + STATUS_DELAY);
     assert_eq!((save_after, state::load(&path).unwrap().as_ref()), (None, view.state.as_deref()));
+    // What a reader knows an object by may not be older than the object.
+    let wait = |controller: &mut Controller, text: &str| {
+        let (view, save_after) = controller.cycle(Arc::new(read_text("a.yaml", text)), now + STATUS_DELAY);
+        (save_after, state::load(&path).unwrap().as_ref() == view.state.as_deref())
+    };
+    assert_eq!(wait(&mut controller, OBJECTS), (None, true));
+    let renamed = OBJECTS.replace(
+        "kind: ServiceConnection\nmetadata: {name: web",
+        "kind: ServiceConnection\nmetadata: {name: late",
+    );
+    assert_ne!(renamed, OBJECTS);
+    assert_eq!(wait(&mut controller, &renamed), (None, true));
     fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -222,9 +241,19 @@ fn what_was_counted_before_saves_work_and_changes_nothing() {
         OBJECTS.replace("cluster: blue", "cluster: red"),
         OBJECTS.replace("podSelector: {matchLabels: {app: web}}", "podSelector: {matchLabels: {app: other}}"),
         OBJECTS.to_owned() + APPLICATION,
+        // A connection of an Application that is there, is not, is refused, and whose ports are not offered.
+        OBJECTS.to_owned() + APPLICATION + OF_APPLICATION,
+        OBJECTS.replace("env: production", "env: test") + OF_APPLICATION,
+        OBJECTS.to_owned() + OF_APPLICATION,
+        OBJECTS.to_owned() + &APPLICATION.replace("name: pg, target", "name: PG!, target") + OF_APPLICATION,
+        OBJECTS.to_owned() + APPLICATION + &OF_APPLICATION.replace("}}", "}, ports: [{port: 1}]}"),
+        OBJECTS.to_owned() + &OF_APPLICATION.replace("}}", "}, ports: [{port: 1}]}"),
         String::new(),
     ];
     let mut snapshots: Vec<_> = texts.iter().map(|text| read_text("a.yaml", text)).collect();
+    for (text, snapshot) in texts.iter().zip(&snapshots) {
+        assert_eq!(snapshot.problems.is_empty(), !text.contains("PG!"), "{text}");
+    }
     // The same, but for a document that is refused.
     let mut kept = snapshots[0].clone();
     kept.kept.insert(web(), "a.yaml: it is not whole".to_owned());
@@ -235,7 +264,7 @@ fn what_was_counted_before_saves_work_and_changes_nothing() {
     };
     let counts: Vec<_> =
         snapshots.iter().filter_map(|snapshot| matched(&step(snapshot, &install(), NOW))).collect();
-    assert_eq!(counts, [1, 2, 0, 0, 1, 1, 1]);
+    assert_eq!(counts, [1, 2, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
     for first in &snapshots {
         for second in &snapshots {
             let mut counted = status::Counted::default();

@@ -222,7 +222,10 @@ impl Manager {
         self.revoker.grants_went();
         loop {
             tokio::select! {
-                () = &mut stop => return Ok(()),
+                () = &mut stop => {
+                    self.keep();
+                    return Ok(());
+                }
                 () = asked.wanted() => {
                     self.publish();
                     continue;
@@ -383,7 +386,8 @@ impl Manager {
             self.network_due |= self.resolved.destinations != resolved.destinations
                 || self.resolved.gateways != resolved.gateways
                 || self.resolved.nodes != resolved.nodes
-                || self.resolved.ranges() != resolved.ranges();
+                || self.resolved.ranges() != resolved.ranges()
+                || self.resolved.infrastructure != resolved.infrastructure;
             if *self.resolved != resolved {
                 self.resolved = Arc::new(resolved);
             }

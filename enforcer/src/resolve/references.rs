@@ -12,9 +12,6 @@ use crate::{
     store::Snapshot,
 };
 
-/// Field of an object's status in the state file: the [`references`] it had when it was valid first.
-pub const REFERENCES: &str = "references";
-
 /// `KubernetesCluster/blue -> Postgres/orders`, `-> Postgres/pg`; `None` for kinds whose references may change.
 pub fn references(spec: &Spec) -> Option<String> {
     match spec {
@@ -63,7 +60,7 @@ const fn has_references(kind: Kind) -> bool {
 }
 
 fn first<'a>(key: &ObjectKey, state: &'a State) -> Option<&'a str> {
-    state.status.get(key)?.fields.get(REFERENCES)?.as_str()
+    state.status.get(key)?.references()
 }
 
 pub(super) fn unchanged(key: &ObjectKey, spec: &Spec, state: &State) -> Result<(), Refusal> {

@@ -1,7 +1,12 @@
 //! Precedence, authority and immutability, as values.
 
 use super::*;
-use crate::{controller, controller::allocate, source::manifests, state::ObjectStatus};
+use crate::{
+    controller,
+    controller::allocate,
+    source::manifests,
+    state::{ObjectStatus, REFERENCES},
+};
 
 mod authority;
 

@@ -152,7 +152,7 @@ pub fn watch_state(path: impl Into<PathBuf>) -> watch::Receiver<Option<Arc<State
 struct Reader {
     path: PathBuf,
     /// What tells the file that was read from the one that takes its place. A good one is not read twice.
-    read: Option<(u64, Option<SystemTime>, u64)>,
+    read: Option<(u64, SystemTime, (i64, i64), u64)>,
     /// What was in the log last, so that it is there once.
     last: Option<String>,
 }
@@ -161,8 +161,11 @@ impl Reader {
     /// The state, if there is a good one that was not read before.
     fn look(&mut self) -> Option<State> {
         let print = fs::metadata(&self.path)
-            .ok()
-            .map(|metadata| (metadata.ino(), metadata.modified().ok(), metadata.len()));
+            .and_then(|metadata| {
+                let changed = (metadata.ctime(), metadata.ctime_nsec());
+                Ok((metadata.ino(), metadata.modified()?, changed, metadata.len()))
+            })
+            .ok();
         if print.is_some() && print == self.read {
             return None;
         }

@@ -329,19 +329,16 @@ impl Manager {
                 keys.map(|key| (key.namespace.as_str(), key.name.as_str())).collect();
             self.numbers.retain(|name| name.split_once('/').is_some_and(|name| known.contains(&name)));
         }
-        if self.kept.0 == self.registry && self.kept.1 == self.numbers {
-            return;
-        }
-        match store::save(&self.settings.bindings, &self.registry, &self.numbers) {
-            Ok(()) => {
-                self.kept = (self.registry.clone(), self.numbers.clone());
-                self.keep_problem = None;
-                self.problems.remove(BINDINGS_KEPT);
-            }
-            Err(error) => {
+        if self.kept.0 != self.registry || self.kept.1 != self.numbers {
+            if let Err(error) = store::save(&self.settings.bindings, &self.registry, &self.numbers) {
                 let _nothing = self.failed::<()>(BINDINGS_KEPT, "NotWritten", &error);
                 self.keep_problem = Some(chain(&error));
+                return;
             }
+            self.kept = (self.registry.clone(), self.numbers.clone());
+        }
+        if self.keep_problem.take().is_some() {
+            self.problems.remove(BINDINGS_KEPT);
         }
     }
 
