@@ -143,7 +143,15 @@ fn remove_cgroups(cgroup: &Path) -> Result<()> {
     for inner in inner {
         remove_cgroups(&inner)?;
     }
-    wait::for_true("the cgroup is empty", || fs::remove_dir(cgroup).is_ok())
+    let removed = || match fs::remove_dir(cgroup) {
+        // A process that was about to enter it when the others were ended is there now.
+        Err(err) if err.kind() != ErrorKind::NotFound => {
+            let _gone = fs::write(cgroup.join("cgroup.kill"), "1");
+            false
+        }
+        _ => true,
+    };
+    wait::for_true("the cgroup is empty", removed)
         .with_context(|| format!("cannot remove {}", cgroup.display()))
 }
 
