@@ -126,3 +126,30 @@ pub struct Destination {
     pub number: u32,
 }
 abi!(Destination, 4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{flow::FlowKey, workload::WireKey};
+
+    #[test]
+    fn a_key_that_is_made_of_halves_is_the_one_of_its_fields() {
+        let (service, client) = (Addr::from_words([3, 4, 5, 6]), Addr::from_words([7, 8, 9, 10]));
+        let (port, client_port) = (Port::new(0x1234), Port::new(0x5678));
+        let (workload, ifindex, protocol) = (0x9abc_def0, 0x1357_9bdf, 17);
+        assert_eq!(
+            GrantKey::new(service, workload, port, protocol),
+            GrantKey { service, workload, port, protocol, pad: 0 }
+        );
+        assert_eq!(
+            DestinationKey::new(service, port, protocol),
+            DestinationKey { service, port, protocol, pad: [0; 5] }
+        );
+        assert_eq!(WireKey::new(client, ifindex), WireKey { address: client, ifindex, pad: 0 });
+        let (service_port, pad) = (port, [0; 3]);
+        assert_eq!(
+            FlowKey::new(client, client_port, service, service_port, protocol),
+            FlowKey { client, service, client_port, service_port, protocol, pad }
+        );
+    }
+}

@@ -237,4 +237,52 @@ mod tests {
         assert_eq!(missed(&GuardFilter::EMPTY, &addresses), addresses);
         assert_eq!(missed(&GuardFilter { ready: 0, ..GuardFilter::EMPTY }, &addresses), Vec::<&str>::new());
     }
+
+    /// xorshift: the same sequence every time.
+    fn dice(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    /// An address of either family whose first bits are often those of others.
+    fn any(state: &mut u64) -> u128 {
+        let low = u128::from(dice(state)) & 0x0303_0303;
+        match dice(state) % 3 {
+            0 => 0xffff << 32 | low << 6,
+            1 => 0xfd00 << 112 | low << 64 | u128::from(dice(state) % 4) << 60,
+            _ => low << 96 | u128::from(dice(state)),
+        }
+    }
+
+    #[test]
+    fn a_filter_never_says_otherwise_than_the_prefixes_bit_by_bit() {
+        let mut state = 0x9e37_79b9_7f4a_7c15;
+        let mut told = [0; 2];
+        for _ in 0..4_000 {
+            let mut filter = GuardFilter::EMPTY;
+            let mut prefixes = Vec::new();
+            for _ in 0..dice(&mut state) % 7 {
+                let (prefix, bits) = (any(&mut state), (dice(&mut state) % 129) as u32);
+                filter.admit(&Addr::from(IpAddr::from(prefix.to_be_bytes())), bits);
+                prefixes.push((prefix, bits));
+            }
+            for _ in 0..20 {
+                // Half of them differ from a prefix in one bit only.
+                let near = prefixes.get(dice(&mut state) as usize % 8).map(|(prefix, _)| *prefix);
+                let (other, bit) = (any(&mut state), dice(&mut state) % 128);
+                let address = near.map_or(other, |near| near ^ 1 << bit);
+                let inside = |(prefix, bits): &(u128, u32)| (prefix ^ address).leading_zeros() >= *bits;
+                let is_guarded = prefixes.iter().any(inside);
+                let tested = Addr::from(IpAddr::from(address.to_be_bytes()));
+                let (covers, misses) = (filter.covers(&tested), filter.misses(&tested));
+                assert!(!covers || is_guarded, "{prefixes:x?} cover {address:x}");
+                assert!(!misses || !is_guarded, "{prefixes:x?} miss {address:x}");
+                told[0] += u32::from(covers);
+                told[1] += u32::from(misses);
+            }
+        }
+        assert!(told.iter().all(|times| *times > 1_000), "it says something: {told:?}");
+    }
 }

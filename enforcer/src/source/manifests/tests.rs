@@ -52,6 +52,13 @@ fn write(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(name), text).expect("a file in the folder");
 }
 
+/// A folder that was read once, and the moment after.
+fn started(dir: &Path) -> (Folder, Instant) {
+    let mut folder = Folder::new(dir);
+    folder.read_all();
+    (folder, Instant::now())
+}
+
 fn database(name: &str, database: &str) -> String {
     format!(
         "apiVersion: enforcer.dev/v1alpha1\nkind: PostgresDatabase\nmetadata: {{name: {name}, namespace: shop}}\n\
@@ -194,9 +201,7 @@ async fn a_folder_that_vanishes_removes_nothing() {
 fn a_renamed_file_is_taken_over_at_once_and_one_in_writing_when_it_rests() {
     let dir = folder("whole");
     write(&dir, "a.yaml", SHOP);
-    let mut folder = Folder::new(&dir);
-    folder.read_all();
-    let start = Instant::now();
+    let (mut folder, start) = started(&dir);
     write(&dir, "b.yaml", BLOG);
     write(&dir, "c.yaml", &database("orders", "one"));
     assert!(folder.look(start, &whole(&["c.yaml"])));
@@ -240,9 +245,7 @@ fn what_moves_to_another_file_is_never_gone_and_what_is_in_none_goes_when_all_re
 #[test]
 fn a_file_that_never_rests_is_taken_over_in_the_end() {
     let dir = folder("unrest");
-    let mut folder = Folder::new(&dir);
-    folder.read_all();
-    let start = Instant::now();
+    let (mut folder, start) = started(&dir);
     let mut text = SHOP.to_owned();
     let looks = (0_u32..100).take_while(|look| {
         text += "# more\n";

@@ -8,12 +8,6 @@ fn hints(names: &[&str]) -> Hints {
     Hints { all: false, names: names.iter().map(|name| ((*name).to_owned(), false)).collect() }
 }
 
-fn started(dir: &Path) -> (Folder, Instant) {
-    let mut folder = Folder::new(dir);
-    folder.read_all();
-    (folder, Instant::now())
-}
-
 #[test]
 fn a_change_that_no_event_tells_is_found_when_all_is_looked_at() {
     let dir = folder("untold");

@@ -11,9 +11,7 @@ fn what_is_in_no_file_is_gone_in_time_though_other_files_keep_coming() {
     for renamed in [true, false] {
         let dir = folder("busy");
         write(&dir, "a.yaml", SHOP);
-        let mut folder = Folder::new(&dir);
-        folder.read_all();
-        let start = Instant::now();
+        let (mut folder, start) = started(&dir);
         fs::remove_file(dir.join("a.yaml")).expect("the file to be removable");
         folder.look(start, &hinted(&[("a.yaml", false)]));
         let step = SETTLE / 2;
@@ -35,9 +33,7 @@ fn what_is_in_no_file_is_gone_in_time_though_other_files_keep_coming() {
 fn a_file_that_is_emptied_takes_nothing_away_while_it_may_be_about_to_be_written() {
     let dir = folder("emptied");
     write(&dir, "a.yaml", SHOP);
-    let mut folder = Folder::new(&dir);
-    folder.read_all();
-    let start = Instant::now();
+    let (mut folder, start) = started(&dir);
     let both = ["Namespace blog", "Namespace shop"];
     write(&dir, "a.yaml", "");
     folder.look(start, &hinted(&[("a.yaml", false)]));
@@ -60,9 +56,7 @@ fn a_file_that_is_emptied_takes_nothing_away_while_it_may_be_about_to_be_written
 fn a_file_that_comes_and_goes_is_not_gone() {
     let dir = folder("flickering");
     write(&dir, "a.yaml", SHOP);
-    let mut folder = Folder::new(&dir);
-    folder.read_all();
-    let start = Instant::now();
+    let (mut folder, start) = started(&dir);
     let step = SETTLE / 2;
     for turn in 0..=(LONGEST_UNREST * 2).div_duration_f64(step) as u32 {
         if turn % 2 == 0 {
@@ -80,9 +74,7 @@ fn what_was_refused_in_one_file_is_not_in_force_when_both_are_gone() {
     let dir = folder("refused");
     write(&dir, "a.yaml", &database("orders", "x"));
     write(&dir, "c.yaml", &database("orders", "y"));
-    let mut folder = Folder::new(&dir);
-    folder.read_all();
-    let start = Instant::now();
+    let (mut folder, start) = started(&dir);
     let before = folder.snapshot();
     for name in ["a.yaml", "c.yaml"] {
         fs::remove_file(dir.join(name)).expect("the file to be removable");
@@ -104,9 +96,7 @@ fn a_file_of_the_same_length_and_time_is_another_all_the_same() {
     write(&dir, "a.yaml", SHOP);
     let file = fs::File::open(dir.join("a.yaml")).expect("the file");
     let time = file.metadata().and_then(|metadata| metadata.modified()).expect("its time");
-    let mut folder = Folder::new(&dir);
-    folder.read_all();
-    let start = Instant::now();
+    let (mut folder, start) = started(&dir);
     write(&dir, "a.yaml", BLOG);
     let file = fs::File::options().write(true).open(dir.join("a.yaml")).expect("the file");
     file.set_modified(time).expect("its time to be set");
