@@ -5,9 +5,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 mod cluster;
+pub mod crd;
 mod key;
 mod kind;
 mod pod;
@@ -42,7 +44,7 @@ pub struct Metadata {
 }
 
 /// Kubernetes' `LabelSelector`; empty selects all.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -51,7 +53,7 @@ pub struct LabelSelector {
     pub match_expressions: Vec<Requirement>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Requirement {
     pub key: String,
@@ -60,7 +62,7 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Operator {
     In,
     NotIn,
@@ -68,7 +70,7 @@ pub enum Operator {
     DoesNotExist,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     #[default]
@@ -86,7 +88,7 @@ impl Protocol {
     }
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServicePort {
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -99,14 +101,14 @@ pub struct ServicePort {
     pub target_port: Option<u16>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     pub address: IpAddr,
 }
 
 /// Spec of KeyValueStore, MySQL and Postgres.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceSpec {
     /// Names of TunnelGateways.
@@ -118,14 +120,14 @@ pub struct InstanceSpec {
 }
 
 /// Spec of MySQLDatabase and PostgresDatabase.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSpec {
     pub instance: String,
     pub database: String,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServiceConnectionSpec {
     pub source: ConnectionSource,
@@ -138,7 +140,7 @@ pub struct ServiceConnectionSpec {
     pub valid_until: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortRef {
     pub port: u16,
@@ -146,7 +148,7 @@ pub struct PortRef {
     pub protocol: Protocol,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectionSource {
     pub kind: SourceKind,
@@ -159,16 +161,17 @@ pub struct ConnectionSource {
     pub namespace_selector: Option<LabelSelector>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum SourceKind {
     KubernetesCluster,
     Application,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationRef {
     /// One of the five destination kinds.
+    #[schemars(schema_with = "destination_kinds")]
     pub kind: Kind,
     pub name: String,
     /// Only ever the object's own; any other is refused.
@@ -176,7 +179,13 @@ pub struct DestinationRef {
     pub namespace: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+fn destination_kinds(_generator: &mut SchemaGenerator) -> Schema {
+    let kinds: Vec<_> =
+        Kind::ALL.iter().filter(|kind| kind.is_destination()).map(|kind| kind.name()).collect();
+    json_schema!({ "type": "string", "enum": kinds })
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApplicationSpec {
     pub pod_selector: LabelSelector,
@@ -184,14 +193,14 @@ pub struct ApplicationSpec {
     pub services: Vec<ServiceReference>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceReference {
     pub name: String,
     pub target: DestinationRef,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TunnelGatewaySpec {
     /// WireGuard public key, base64.
@@ -213,7 +222,7 @@ pub struct TunnelGatewaySpec {
     pub cross_namespace_sources: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceMode {
     #[default]
@@ -221,14 +230,14 @@ pub enum SourceMode {
     Preserve,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllowedBackend {
     pub cidr: String,
     pub ports: Vec<AllowedPorts>,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AllowedPorts {
     pub port: u16,
@@ -238,7 +247,7 @@ pub struct AllowedPorts {
     pub protocol: Protocol,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TunnelNodeSpec {
     /// WireGuard public key, base64.
@@ -247,6 +256,15 @@ pub struct TunnelNodeSpec {
     pub cluster: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
+}
+
+/// A cluster as the connections of a project call it. Without one, `source.name` is the agents' `--cluster-name`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubernetesClusterSpec {
+    /// The agents' `--cluster-name`; the object's own name where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_name: Option<String>,
 }
 
 /// One object, whatever its kind.
@@ -270,6 +288,7 @@ pub enum Spec {
     MySQLDatabase(DatabaseSpec),
     PostgresDatabase(DatabaseSpec),
     Application(ApplicationSpec),
+    KubernetesCluster(KubernetesClusterSpec),
     TunnelGateway(TunnelGatewaySpec),
     TunnelNode(TunnelNodeSpec),
 }
@@ -289,6 +308,7 @@ impl Object {
             Spec::MySQLDatabase(_) => Kind::MySQLDatabase,
             Spec::PostgresDatabase(_) => Kind::PostgresDatabase,
             Spec::Application(_) => Kind::Application,
+            Spec::KubernetesCluster(_) => Kind::KubernetesCluster,
             Spec::TunnelGateway(_) => Kind::TunnelGateway,
             Spec::TunnelNode(_) => Kind::TunnelNode,
         }
@@ -320,6 +340,7 @@ impl Object {
             }
             Spec::MySQLDatabase(spec) | Spec::PostgresDatabase(spec) => ("spec", serde_json::json!(spec)),
             Spec::Application(spec) => ("spec", serde_json::json!(spec)),
+            Spec::KubernetesCluster(spec) => ("spec", serde_json::json!(spec)),
             Spec::TunnelGateway(spec) => ("spec", serde_json::json!(spec)),
             Spec::TunnelNode(spec) => ("spec", serde_json::json!(spec)),
         };

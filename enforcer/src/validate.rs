@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use crate::model::{
     AllowedPorts, ApplicationSpec, ConnectionSource, DatabaseSpec, DestinationRef, InstanceSpec,
-    LabelSelector, Object, Operator, Protocol, ServiceConnectionSpec, SourceKind, Spec, TunnelGatewaySpec,
-    TunnelNodeSpec,
+    KubernetesClusterSpec, LabelSelector, Object, Operator, Protocol, ServiceConnectionSpec, SourceKind,
+    Spec, TunnelGatewaySpec, TunnelNodeSpec,
 };
 
 pub mod value;
@@ -39,6 +39,7 @@ fn check(object: &Object) -> Checked {
         Spec::KeyValueStore(spec) | Spec::MySQL(spec) | Spec::Postgres(spec) => instance(spec),
         Spec::MySQLDatabase(spec) | Spec::PostgresDatabase(spec) => database(spec),
         Spec::Application(spec) => application(namespace, spec),
+        Spec::KubernetesCluster(spec) => cluster(spec),
         Spec::TunnelGateway(spec) => gateway(spec),
         Spec::TunnelNode(spec) => node(spec),
     }
@@ -212,6 +213,15 @@ fn application(namespace: &str, spec: &ApplicationSpec) -> Checked {
         destination(&format!("{field}.target"), namespace, &service.target)?;
     }
     unique("spec.services", spec.services.iter().map(|service| &service.name), |name| format!("\"{name}\""))
+}
+
+fn cluster(spec: &KubernetesClusterSpec) -> Checked {
+    match &spec.cluster_name {
+        Some(name) if name.is_empty() => {
+            Err(mistake("spec.clusterName", "empty, expected the agents' --cluster-name"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn gateway(spec: &TunnelGatewaySpec) -> Checked {

@@ -167,10 +167,12 @@ fn columns_of(kind: Kind) -> &'static [Column] {
             ("NUMBER", |object| text(&object["status"]["number"])),
             ("CLUSTER", |object| text(&object["spec"]["cluster"])),
             ("ADDRESSES", |object| joined(&object["status"]["addresses"])),
-            ("RANGES", |object| joined(&object["status"]["ranges"])),
+            ("RANGES", |object| joined(&object["status"]["ranges"]["blocks"])),
+            ("SUBNET", |object| text(&object["status"]["ranges"]["subnet"])),
             READY,
         ],
         Kind::Application => &[READY],
+        Kind::KubernetesCluster => &[("CLUSTER", |object| text(&object["spec"]["clusterName"])), READY],
         Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => &[],
     }
 }

@@ -4,35 +4,12 @@ use anyhow::bail;
 
 use crate::model::Kind;
 
-const fn short(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Namespace => "ns",
-        Kind::Node => "no",
-        Kind::Pod => "po",
-        Kind::Service => "svc",
-        Kind::EndpointSlice => "eps",
-        Kind::ServiceConnection => "sc",
-        Kind::KeyValueStore => "kvs",
-        Kind::MySQL => "my",
-        Kind::MySQLDatabase => "mydb",
-        Kind::Postgres => "pg",
-        Kind::PostgresDatabase => "pgdb",
-        Kind::Application => "app",
-        Kind::TunnelGateway => "tgw",
-        Kind::TunnelNode => "tn",
-    }
-}
-
 /// The kind that is meant.
 pub fn parse(text: &str) -> anyhow::Result<Kind> {
     let typed = text.to_ascii_lowercase();
     for kind in Kind::ALL {
         let name = kind.name().to_ascii_lowercase();
-        if typed == name
-            || typed == short(*kind)
-            || typed == format!("{name}s")
-            || typed == format!("{name}es")
-        {
+        if typed == name || typed == kind.short() || typed == kind.plural() || typed == format!("{name}s") {
             return Ok(*kind);
         }
     }

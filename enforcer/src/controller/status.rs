@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::allocate::Shortages;
 use crate::{
-    model::{Kind, Labels, Object, ObjectKey, Spec},
+    model::{DatabaseSpec, Kind, Labels, Object, ObjectKey, Spec},
     resolve::{self, Before, Connection, Resolved, match_pod},
     state::{Condition, ObjectStatus, REFERENCES, State},
     store::Snapshot,
@@ -242,9 +242,13 @@ fn fields(
     counts: &BTreeMap<ObjectKey, (Arc<Connection>, usize)>,
 ) -> Fields {
     let fields = match &object.spec {
-        Spec::KeyValueStore(_) | Spec::MySQL(_) | Spec::Postgres(_) => instance(key, resolved),
-        Spec::MySQLDatabase(spec) => instance(&beside(key, Kind::MySQL, &spec.instance), resolved),
-        Spec::PostgresDatabase(spec) => instance(&beside(key, Kind::Postgres, &spec.instance), resolved),
+        Spec::KeyValueStore(_) | Spec::MySQL(_) | Spec::Postgres(_) => {
+            let mut fields = instance(key, resolved);
+            fields.extend(state.services.get(key).map(|allocation| ("number", json!(allocation.number))));
+            fields
+        }
+        Spec::MySQLDatabase(spec) => database(key, Kind::MySQL, spec, resolved),
+        Spec::PostgresDatabase(spec) => database(key, Kind::Postgres, spec, resolved),
         Spec::ServiceConnection(_) => {
             let found = counts.get(key);
             let destination = found.and_then(|(of, _)| resolved.destinations.get(&of.destination));
@@ -262,22 +266,14 @@ fn fields(
             let names: Vec<_> = live.iter().map(|own| &own.name).collect();
             vec![("matchedPods", json!(most)), ("connections", json!(names))]
         }
-        Spec::TunnelGateway(_) => match state.gateways.get(&key.name) {
-            Some(a) => vec![("number", json!(a.number)), ("addresses", addresses(Some(a.v4), Some(a.v6)))],
-            None => Vec::new(),
-        },
-        Spec::TunnelNode(_) => state.nodes.get(&key.name).map_or_else(Vec::new, |node| {
-            let mut ranges: Vec<_> = node.blocks.iter().map(ToString::to_string).collect();
-            ranges.push(node.subnet.to_string());
-            vec![
-                ("number", json!(node.number)),
-                ("addresses", addresses(Some(node.v4), Some(node.v6))),
-                ("ranges", json!(ranges)),
-            ]
-        }),
-        Spec::Namespace | Spec::Node(_) | Spec::Pod(..) | Spec::Service(_) | Spec::EndpointSlice(_) => {
-            Vec::new()
-        }
+        Spec::TunnelGateway(_) => gateway(key, state),
+        Spec::TunnelNode(_) => node(key, state),
+        Spec::Namespace
+        | Spec::Node(_)
+        | Spec::Pod(..)
+        | Spec::Service(_)
+        | Spec::EndpointSlice(_)
+        | Spec::KubernetesCluster(_) => Vec::new(),
     };
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -292,6 +288,46 @@ fn instance(key: &ObjectKey, resolved: &Resolved) -> Vec<(&'static str, Value)> 
         ("privateNetworkingFQDN", json!(destination.fqdn)),
         ("addresses", addresses(destination.v4, destination.v6)),
     ]
+}
+
+/// The name of its instance leads to a database, too.
+fn database(
+    key: &ObjectKey,
+    kind: Kind,
+    spec: &DatabaseSpec,
+    resolved: &Resolved,
+) -> Vec<(&'static str, Value)> {
+    let mut fields = instance(&beside(key, kind, &spec.instance), resolved);
+    fields.push(("database", json!(spec.database)));
+    fields
+}
+
+fn gateway(key: &ObjectKey, state: &State) -> Vec<(&'static str, Value)> {
+    let Some(gateway) = state.gateways.get(&key.name) else { return Vec::new() };
+    let mut ranges = install(state);
+    ranges["next"] = json!(state.next);
+    vec![
+        ("number", json!(gateway.number)),
+        ("addresses", addresses(Some(gateway.v4), Some(gateway.v6))),
+        ("ranges", ranges),
+    ]
+}
+
+fn node(key: &ObjectKey, state: &State) -> Vec<(&'static str, Value)> {
+    let Some(node) = state.nodes.get(&key.name) else { return Vec::new() };
+    let mut ranges = install(state);
+    ranges["blocks"] = json!(node.blocks);
+    ranges["subnet"] = json!(node.subnet);
+    vec![
+        ("number", json!(node.number)),
+        ("addresses", addresses(Some(node.v4), Some(node.v6))),
+        ("ranges", ranges),
+    ]
+}
+
+/// Ranges that the install has for good.
+fn install(state: &State) -> Value {
+    json!({ "ula": state.ula, "service": state.service_range, "workload": state.workload_range })
 }
 
 fn addresses(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Value {

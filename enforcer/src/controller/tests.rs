@@ -109,14 +109,21 @@ fn one_turn_says_everything_and_the_next_says_the_same() {
     let expected = json!({
         "conditions": valid,
         "privateNetworkingFQDN": "postgres-pg.shop.svc.cluster.local",
-        "addresses": ["198.18.0.1"]
+        "addresses": ["198.18.0.1"],
+        "number": 1
     });
     assert_eq!(status(&first.state, "Postgres/shop/pg"), expected);
     let expected = json!({
         "conditions": valid,
         "number": 1,
         "addresses": ["198.19.0.1", "fd00:1:2:1001::1"],
-        "ranges": ["198.19.0.0/26", "fd00:1:2:1001::/64"]
+        "ranges": {
+            "ula": "fd00:1:2::/48",
+            "service": "198.18.0.0/16",
+            "workload": "198.19.0.0/16",
+            "blocks": ["198.19.0.0/26"],
+            "subnet": "fd00:1:2:1001::/64"
+        }
     });
     assert_eq!(status(&first.state, "TunnelNode/n1"), expected);
     assert_eq!(step(&snapshot, &first.state, "2026-01-02T00:00:00Z"), first);
@@ -145,7 +152,7 @@ fn a_condition_has_the_time_of_its_change() {
                     expected it in its allowedNamespaces",
         "lastTransitionTime": "2026-01-02T00:00:00Z"
     }]);
-    assert_eq!(status(&third.state, "Postgres/shop/pg"), json!({ "conditions": conditions }));
+    assert_eq!(status(&third.state, "Postgres/shop/pg"), json!({ "conditions": conditions, "number": 1 }));
     assert_eq!(third.state.services, first.state.services, "an invalid object keeps its address");
 }
 

@@ -21,6 +21,7 @@ pub enum Kind {
     Postgres,
     PostgresDatabase,
     Application,
+    KubernetesCluster,
     TunnelGateway,
     TunnelNode,
 }
@@ -39,6 +40,7 @@ impl Kind {
         Self::Postgres,
         Self::PostgresDatabase,
         Self::Application,
+        Self::KubernetesCluster,
         Self::TunnelGateway,
         Self::TunnelNode,
     ];
@@ -57,8 +59,51 @@ impl Kind {
             Self::Postgres => "Postgres",
             Self::PostgresDatabase => "PostgresDatabase",
             Self::Application => "Application",
+            Self::KubernetesCluster => "KubernetesCluster",
             Self::TunnelGateway => "TunnelGateway",
             Self::TunnelNode => "TunnelNode",
+        }
+    }
+
+    /// The name in the API's paths; people type it as well.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::Pod => "pods",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
+            Self::ServiceConnection => "serviceconnections",
+            Self::KeyValueStore => "keyvaluestores",
+            Self::MySQL => "mysqls",
+            Self::MySQLDatabase => "mysqldatabases",
+            Self::Postgres => "postgreses",
+            Self::PostgresDatabase => "postgresdatabases",
+            Self::Application => "applications",
+            Self::KubernetesCluster => "kubernetesclusters",
+            Self::TunnelGateway => "tunnelgateways",
+            Self::TunnelNode => "tunnelnodes",
+        }
+    }
+
+    /// What people in a hurry type.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::Namespace => "ns",
+            Self::Node => "no",
+            Self::Pod => "po",
+            Self::Service => "svc",
+            Self::EndpointSlice => "eps",
+            Self::ServiceConnection => "sc",
+            Self::KeyValueStore => "kvs",
+            Self::MySQL => "my",
+            Self::MySQLDatabase => "mydb",
+            Self::Postgres => "pg",
+            Self::PostgresDatabase => "pgdb",
+            Self::Application => "app",
+            Self::KubernetesCluster => "kc",
+            Self::TunnelGateway => "tgw",
+            Self::TunnelNode => "tn",
         }
     }
 

@@ -22,6 +22,10 @@ pub(super) fn resolve(snapshot: &Snapshot, state: &State, resolved: &mut Resolve
     declared(all, snapshot, state, resolved);
     managed(snapshot, resolved);
     resolved.connections.sort_by(|left, right| left.rank().cmp(&right.rank()));
+    for (key, object) in of_kinds(snapshot, &[Kind::KubernetesCluster]) {
+        let mistake = validate::object(object).map_or(Ok(Note::valid()), |mistake| Err(mistake.into()));
+        resolved.conclude(key, mistake);
+    }
 }
 
 /// The last outcome with those anew that are not what they were. `before` holds for everything else.
@@ -146,7 +150,10 @@ fn source(
     resolved: &Resolved,
 ) -> Result<Source, Refusal> {
     match source.kind {
-        SourceKind::KubernetesCluster => Ok(cluster(key, source, instance, snapshot, resolved)),
+        SourceKind::KubernetesCluster => {
+            let name = cluster_name(key, source, snapshot)?;
+            Ok(Source { cluster: Some(name), ..cluster(key, source, instance, snapshot, resolved) })
+        }
         SourceKind::Application => {
             let application = ObjectKey::new(Kind::Application, &key.namespace, &source.name);
             let field = "spec.source.name";
@@ -174,6 +181,21 @@ fn application_source(namespace: &str, spec: &ApplicationSpec) -> Source {
     }
 }
 
+/// What the agents of the cluster have as their `--cluster-name`. The object may be absent.
+fn cluster_name(key: &ObjectKey, source: &ConnectionSource, snapshot: &Snapshot) -> Result<String, Refusal> {
+    let cluster = ObjectKey::new(Kind::KubernetesCluster, &key.namespace, &source.name);
+    let Some(object) = snapshot.objects.get(&cluster) else { return Ok(source.name.clone()) };
+    if let Some(mistake) = validate::object(object) {
+        let message = format!("{cluster} is not valid: {}: {}", mistake.field, mistake.message);
+        return Err(Refusal::new("SourceNotValid", "spec.source.name", message));
+    }
+    let given = match &object.spec {
+        Spec::KubernetesCluster(spec) => spec.cluster_name.clone(),
+        _ => None,
+    };
+    Ok(given.unwrap_or_else(|| source.name.clone()))
+}
+
 /// Pods of other namespaces count only where the administrator of every gateway on the way says so.
 fn cluster(
     key: &ObjectKey,
@@ -198,7 +220,7 @@ fn cluster(
         _ => Note::valid(),
     };
     Source {
-        cluster: Some(source.name.clone()),
+        cluster: None,
         pod_selector: source.pod_selector.clone().unwrap_or_default(),
         namespace_selector: source.namespace_selector.clone(),
         only_namespace: own_only.map(|_| key.namespace.clone()),

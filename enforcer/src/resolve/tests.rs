@@ -251,3 +251,23 @@ fn without_an_address_things_are_valid_and_wait() {
         );
     }
 }
+
+#[test]
+fn a_cluster_is_what_its_object_calls_it_and_without_one_what_the_connection_says() {
+    let connection = connection("web", "", "");
+    let clusters = |documents: &[&str]| -> Vec<Option<String>> {
+        let resolved = resolved(documents);
+        resolved.connections.iter().map(|connection| connection.cluster.clone()).collect()
+    };
+    let cluster = "
+apiVersion: enforcer.dev/v1alpha1
+kind: KubernetesCluster
+metadata: {name: blue, namespace: shop}
+";
+    let elsewhere = cluster.replace("shop", "blog") + "spec: {clusterName: blog-1}\n";
+    let named = format!("{cluster}spec: {{clusterName: prod-7}}\n");
+    assert_eq!(clusters(&[GATEWAY, POSTGRES, &connection]), [Some("blue".into())]);
+    assert_eq!(clusters(&[GATEWAY, POSTGRES, &connection, cluster]), [Some("blue".into())]);
+    assert_eq!(clusters(&[GATEWAY, POSTGRES, &connection, &elsewhere]), [Some("blue".into())]);
+    assert_eq!(clusters(&[GATEWAY, POSTGRES, &connection, &named]), [Some("prod-7".into())]);
+}

@@ -53,7 +53,7 @@ fn files() -> Vec<Case> {
         raw(
             "a kind that is misspelled",
             "apiVersion: enforcer.dev/v1alpha1\nkind: ServiceConection\n",
-            "bad.yaml: document 1: kind: \"ServiceConection\", expected \"ServiceConnection\", \"KeyValueStore\", \"MySQL\", \"MySQLDatabase\", \"Postgres\", \"PostgresDatabase\", \"Application\", \"TunnelGateway\" or \"TunnelNode\"; did you mean \"ServiceConnection\"?",
+            "bad.yaml: document 1: kind: \"ServiceConection\", expected \"ServiceConnection\", \"KeyValueStore\", \"MySQL\", \"MySQLDatabase\", \"Postgres\", \"PostgresDatabase\", \"Application\", \"KubernetesCluster\", \"TunnelGateway\" or \"TunnelNode\"; did you mean \"ServiceConnection\"?",
         ),
         raw(
             "no metadata",

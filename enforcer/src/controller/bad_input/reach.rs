@@ -174,7 +174,7 @@ fn names() -> Vec<Case> {
             "postgres",
             "{name: pg, namespace: shop}",
             SPEC,
-            "bad.yaml: document 1: kind: \"postgres\", expected \"ServiceConnection\", \"KeyValueStore\", \"MySQL\", \"MySQLDatabase\", \"Postgres\", \"PostgresDatabase\", \"Application\", \"TunnelGateway\" or \"TunnelNode\"; did you mean \"Postgres\"?",
+            "bad.yaml: document 1: kind: \"postgres\", expected \"ServiceConnection\", \"KeyValueStore\", \"MySQL\", \"MySQLDatabase\", \"Postgres\", \"PostgresDatabase\", \"Application\", \"KubernetesCluster\", \"TunnelGateway\" or \"TunnelNode\"; did you mean \"Postgres\"?",
         ),
     ]
 }

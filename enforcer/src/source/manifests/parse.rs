@@ -333,6 +333,8 @@ fn spec(kind: Kind, document: &Mapping) -> Result<Spec, Complaint> {
         Kind::MySQLDatabase => required(document).map(Spec::MySQLDatabase),
         Kind::PostgresDatabase => required(document).map(Spec::PostgresDatabase),
         Kind::Application => required(document).map(Spec::Application),
+        // It may be no more than a name.
+        Kind::KubernetesCluster => optional("spec", document).map(Spec::KubernetesCluster),
         Kind::TunnelGateway => required(document).map(Spec::TunnelGateway),
         Kind::TunnelNode => required(document).map(Spec::TunnelNode),
     }
