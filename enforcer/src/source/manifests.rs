@@ -27,7 +27,6 @@ use crate::{changes::Changes, store::Snapshot};
 
 mod accepted;
 mod folder;
-mod message;
 mod parse;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ pub(super) const MISSING: &str = "missing, expected it to be there";
 
 /// Field path and message of one refusal.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Complaint {
+pub struct Complaint {
     pub field: String,
     pub message: String,
 }
