@@ -52,7 +52,7 @@ pub struct Id {
 }
 
 impl Id {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         // The process and a count in it: unique among the labs that can be alive at the same time.
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

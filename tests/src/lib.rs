@@ -1,6 +1,8 @@
-//! Harness of the tests and of the demo: a lab of network namespaces with real servers and every role as a process.
+//! Harness of the tests and of the demo: a lab of network namespaces with real servers and every role as a process,
+//! and a real Kubernetes.
 
 pub mod bench;
+pub mod control_plane;
 pub mod demo;
 pub mod first;
 pub mod hold;

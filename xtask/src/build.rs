@@ -1,5 +1,7 @@
 //! `build`: the roles, the BPF object inside them (see `enforcer/build.rs`) and the lab.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::process;
@@ -21,9 +23,13 @@ pub fn run(args: &Args) -> Result<()> {
     process::run(&mut cargo)
 }
 
+/// Cargo's folder for what is built.
+pub fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    process::workspace().join(target)
+}
+
 /// A binary that [`run`] has built.
-pub fn binary(name: &str, release: bool) -> std::path::PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
-    process::workspace().join(target).join(if release { "release" } else { "debug" }).join(name)
+pub fn binary(name: &str, release: bool) -> PathBuf {
+    target().join(if release { "release" } else { "debug" }).join(name)
 }

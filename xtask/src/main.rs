@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod clean_lab;
 mod demo;
+mod kubernetes;
 mod load;
 mod process;
 mod setup;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{build, process, setup, vm::Version};
+use crate::{build, kubernetes, process, setup, vm::Version};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,6 +36,8 @@ enum Tier {
     Unit,
     /// Programs run by the kernel on made-up packets
     Prog,
+    /// A real Kubernetes API server, no node
+    Control,
     /// Real traffic of real servers in network namespaces
     Netns,
     /// The tier prog, and real traffic through the kernel's WireGuard, on other kernels in QEMU
@@ -43,15 +45,16 @@ enum Tier {
 }
 
 impl Tier {
-    const ALL: &[Self] = &[Self::Unit, Self::Prog, Self::Netns];
+    const ALL: &[Self] = &[Self::Unit, Self::Prog, Self::Control, Self::Netns];
     /// With `--full`: an emulated processor takes its time.
-    const FULL: &[Self] = &[Self::Unit, Self::Prog, Self::Netns, Self::Vm];
+    const FULL: &[Self] = &[Self::Unit, Self::Prog, Self::Control, Self::Netns, Self::Vm];
 
     /// Names of the test binaries start with one of these.
     const fn prefixes(self) -> &'static [&'static str] {
         match self {
             Self::Unit | Self::Vm => &[],
             Self::Prog => &["datapath", "prog"],
+            Self::Control => &["control"],
             Self::Netns => &["bench", "netns", "tunnel"],
         }
     }
@@ -80,17 +83,12 @@ pub fn run(args: &Args) -> Result<()> {
             all_succeeded &= vm::run(&binaries, args.kernel, args.filter.as_deref(), &mut count)?;
             continue;
         }
-        let mut cargo = process::cargo();
-        cargo.args(["test", "--workspace"]);
-        if tier == Tier::Unit {
-            cargo.args(["--lib", "--bins"]);
-        } else {
-            cargo.args(
-                binaries.iter().filter(|(_, of)| *of == tier).map(|(name, _)| format!("--test={name}")),
-            );
+        let mut cargo = selection(tier, &binaries);
+        if tier == Tier::Control {
+            cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
         }
-        if tier == Tier::Netns {
-            // Its tests start the roles, which are no dependency that cargo would know of.
+        if matches!(tier, Tier::Control | Tier::Netns) {
+            // Their tests start the roles, which are no dependency that cargo would know of.
             build::run(&build::Args::default())?;
         }
         compile(&cargo)?;
@@ -122,6 +120,18 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("not every test passed");
     }
     Ok(())
+}
+
+/// `cargo test` of a tier's binaries.
+fn selection(tier: Tier, binaries: &[(String, Tier)]) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--workspace"]);
+    if tier == Tier::Unit {
+        cargo.args(["--lib", "--bins"]);
+    } else {
+        cargo.args(binaries.iter().filter(|(_, of)| *of == tier).map(|(name, _)| format!("--test={name}")));
+    }
+    cargo
 }
 
 /// Test binaries and their tiers; a file that belongs to none would never run.

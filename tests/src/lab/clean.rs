@@ -12,10 +12,19 @@ use super::{Id, LABS, command::run, wait};
 
 /// Notes that this process owns the lab.
 pub fn own(id: &Id) -> Result<()> {
+    let _lock = lock()?;
     fs::create_dir_all(&id.dir)
         .with_context(|| format!("cannot make {} (labs need root)", id.dir.display()))?;
     let path = id.dir.join("owner");
     fs::write(&path, owner(std::process::id())).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Nobody else looks for dead labs meanwhile: not one that is about to say whose it is, nor one twice.
+fn lock() -> Result<fs::File> {
+    let path = format!("{LABS}.lock");
+    let lock = fs::File::create(&path).with_context(|| format!("cannot make {path} (labs need root)"))?;
+    lock.lock().with_context(|| format!("cannot lock {path}"))?;
+    Ok(lock)
 }
 
 /// A process as it cannot come again: its number and when it started.
@@ -29,6 +38,7 @@ fn owner(pid: u32) -> String {
 
 /// Removes every lab whose owner is gone and that was not left on purpose; returns their names.
 pub fn dead_labs() -> Result<Vec<String>> {
+    let _lock = lock()?;
     let mut removed = Vec::new();
     for id in labs()? {
         let noted = fs::read_to_string(id.dir.join("owner")).unwrap_or_default();

@@ -3,8 +3,9 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::Write as _,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,22 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> Result<String> {
 /// The same for a command with more than arguments.
 pub fn finish(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start {}", text(command)))?;
+    judge(command, &output)
+}
+
+/// The same for a command that reads a short text.
+pub fn finish_with(command: &mut Command, input: &str) -> Result<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {}", text(command)))?;
+    let mut stdin = child.stdin.take().context("the standard input is piped")?;
+    // A program that ends before it has read everything says why itself.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().with_context(|| format!("cannot wait for {}", text(command)))?;
+    judge(command, &output)
+}
+
+fn judge(command: &Command, output: &Output) -> Result<String> {
     if !output.status.success() {
         bail!(
             "{} failed ({}): {}",

@@ -1,0 +1,260 @@
+//! A real API server with its store, for tests of what talks to one. No node, no controller of Kubernetes' own.
+//!
+//! Each has an address of its own in 127.0.0.0/8, so that whatever happens to it, its ports stay its own. Its files and
+//! processes are those of a lab without a network: what a killed process leaves behind goes with the next lab.
+
+mod authority;
+mod bound;
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+pub use authority::{Authority, Credentials, User};
+
+use crate::lab::{
+    Id, Running, clean,
+    command::{finish, finish_with},
+    wait,
+};
+
+/// Names a folder with `kube-apiserver`, `etcd` and `kubectl`.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
+const SERVER_PORT: u16 = 6443;
+const STORE_PORT: u16 = 2379;
+const STORE_PEER_PORT: u16 = 2380;
+/// Services get their addresses from here; nothing translates them.
+const SERVICES: &str = "10.96.0.0/16";
+const ISSUER: &str = "https://kubernetes.default.svc";
+
+/// A running API server with its store. Ends with this value, at the latest with this process.
+pub struct ControlPlane {
+    id: Id,
+    assets: PathBuf,
+    address: Ipv4Addr,
+    authority: Authority,
+    store: Option<Running>,
+    server: Option<Running>,
+}
+
+impl ControlPlane {
+    /// Starts both, and waits until the server says that it is ready.
+    pub fn start() -> Result<Self> {
+        clean::dead_labs()?;
+        let assets = assets()?;
+        let id = Id::new()?;
+        clean::own(&id)?;
+        for dir in [id.dir.join("log"), id.dir.join("store"), id.dir.join("keys"), id.tools()] {
+            fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let authority = Authority::new(&id.dir.join("keys"))?;
+        let address = free_address()?;
+        let mut plane = Self { id, assets, address, authority, store: None, server: None };
+        plane.authority.serve("server", &[&plane.address.to_string(), "10.96.0.1"], SERVER_NAMES)?;
+        let admin = User { name: "admin", groups: &["system:masters"] };
+        plane.authority.kubeconfig("admin", &plane.server(), &Credentials::Certificate(admin))?;
+        plane.start_store()?;
+        plane.restart()?;
+        Ok(plane)
+    }
+
+    /// Where the server listens, as a URL.
+    pub fn server(&self) -> String {
+        format!("https://{}:{SERVER_PORT}", self.address)
+    }
+
+    /// For a user who may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.authority.kubeconfig_path("admin")
+    }
+
+    /// For a service account that exists, with a token of the server that is good for an hour.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.token(namespace, account)?;
+        let name = format!("{namespace}.{account}");
+        self.authority.kubeconfig(&name, &self.server(), &Credentials::Token(token))
+    }
+
+    /// A token for a service account that exists.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"audiences": [ISSUER], "expirationSeconds": 3600},
+        });
+        let answer =
+            self.kubectl_with(&["create", "--raw", &path, "--filename", "-"], &request.to_string())?;
+        let answer: Value = serde_json::from_str(&answer).context("the answer is no JSON")?;
+        let token = answer["status"]["token"].as_str().context("the answer has no token")?;
+        Ok(token.to_owned())
+    }
+
+    /// Runs kubectl as a user who may do everything, and returns what it prints.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        finish(self.command(&self.kubeconfig()).args(args))
+    }
+
+    /// The same as the user of a kubeconfig.
+    pub fn kubectl_as(&self, kubeconfig: &Path, args: &[&str]) -> Result<String> {
+        finish(self.command(kubeconfig).args(args))
+    }
+
+    /// The same with standard input, as for `apply --filename -`.
+    pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
+        finish_with(self.command(&self.kubeconfig()).args(args), input)
+    }
+
+    fn command(&self, kubeconfig: &Path) -> Command {
+        let mut command = Command::new(self.assets.join("kubectl"));
+        command.arg("--kubeconfig").arg(kubeconfig).env("HOME", &self.id.dir);
+        command
+    }
+
+    /// The server stops answering; connections stay open.
+    pub fn pause(&self) -> Result<()> {
+        self.running()?.signal(Signal::SIGSTOP)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.running()?.signal(Signal::SIGCONT)
+    }
+
+    /// `kill -9`: connections are closed, new ones refused. The store goes on.
+    pub fn kill(&mut self) -> Result<()> {
+        self.server.take().context("the server does not run")?.kill()
+    }
+
+    /// Starts the server where it was before, and waits until it is ready; ends it first if it runs.
+    pub fn restart(&mut self) -> Result<()> {
+        drop(self.server.take());
+        let mut command = Command::new(self.assets.join("kube-apiserver"));
+        command.args(self.server_args());
+        self.server = Some(bound::start(&self.id.tools(), &command, &self.log("kube-apiserver"))?);
+        let mut last = String::new();
+        let ready = wait::until("the API server is ready", || {
+            if let Some(status) = self.server.as_mut().and_then(Running::ended) {
+                return Some(Err(format!("kube-apiserver ended: {status}")));
+            }
+            match self.kubectl(&["get", "--raw", "/readyz"]) {
+                Ok(_) => return Some(Ok(())),
+                Err(err) => last = format!("{err:#}"),
+            }
+            None
+        });
+        let log = self.log("kube-apiserver");
+        match ready.with_context(|| format!("{last}; see {}", log.display()))? {
+            Ok(()) => Ok(()),
+            Err(why) => bail!("{why}: {}", tail(&log)),
+        }
+    }
+
+    /// The server's process.
+    pub fn running(&self) -> Result<&Running> {
+        self.server.as_ref().context("the server does not run")
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.id.log(name)
+    }
+
+    fn start_store(&mut self) -> Result<()> {
+        let client = format!("http://{}:{STORE_PORT}", self.address);
+        let peer = format!("http://{}:{STORE_PEER_PORT}", self.address);
+        let mut command = Command::new(self.assets.join("etcd"));
+        command.args(["--name", "store", "--data-dir"]).arg(self.id.dir.join("store"));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("store={peer}")]);
+        self.store = Some(bound::start(&self.id.tools(), &command, &self.log("etcd"))?);
+        let at = (self.address, STORE_PORT);
+        wait::for_true("the store listens", || std::net::TcpStream::connect(at).is_ok())
+    }
+
+    fn server_args(&self) -> Vec<String> {
+        let file = |name: &str| self.authority.path(name).display().to_string();
+        let (address, store) = (self.address, format!("http://{}:{STORE_PORT}", self.address));
+        [
+            ("advertise-address", address.to_string()),
+            ("allow-privileged", "true".into()),
+            ("authorization-mode", "RBAC".into()),
+            ("bind-address", address.to_string()),
+            ("cert-dir", file("")),
+            ("client-ca-file", file("ca.crt")),
+            // Nobody is there to make the tokens that it waits for.
+            ("disable-admission-plugins", "ServiceAccount".into()),
+            ("etcd-servers", store),
+            ("profiling", "false".into()),
+            ("secure-port", SERVER_PORT.to_string()),
+            ("service-account-issuer", ISSUER.into()),
+            ("service-account-key-file", file("accounts.pub")),
+            ("service-account-signing-key-file", file("accounts.key")),
+            ("service-cluster-ip-range", SERVICES.into()),
+            ("tls-cert-file", file("server.crt")),
+            ("tls-private-key-file", file("server.key")),
+        ]
+        .iter()
+        .map(|(name, value)| format!("--{name}={value}"))
+        .collect()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- kube-apiserver\n{}", tail(&self.log("kube-apiserver")));
+        }
+        drop((self.server.take(), self.store.take()));
+        if let Err(err) = clean::remove(&self.id) {
+            eprintln!("control plane {}: {err:#}; `cargo xtask clean-lab` removes the rest", self.id.id);
+        }
+    }
+}
+
+/// Names by which pods know the server.
+const SERVER_NAMES: &[&str] = &["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+
+/// Where the binaries are: the folder that is named, or what `cargo xtask` has built.
+fn assets() -> Result<PathBuf> {
+    if let Some(assets) = env::var_os(ASSETS) {
+        return Ok(assets.into());
+    }
+    let own = env::current_exe().context("cannot find the own binary")?;
+    let folder = own.ancestors().map(|dir| dir.join("kube")).find(|dir| dir.is_dir());
+    let versions = folder.and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
+    let built = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).find(|bin| bin.is_dir());
+    built.with_context(|| format!("no Kubernetes below {}: run `cargo xtask test control`", own.display()))
+}
+
+/// An address of this machine on which nobody listens, another one for each caller.
+fn free_address() -> Result<Ipv4Addr> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..1000 {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        // A few for each process; neighbours in number are far apart.
+        let number = std::process::id().wrapping_mul(16).wrapping_add(count) % (200 << 16);
+        let address = Ipv4Addr::from(0x7f10_0000 + number);
+        if [SERVER_PORT, STORE_PORT, STORE_PEER_PORT]
+            .iter()
+            .all(|port| TcpListener::bind((address, *port)).is_ok())
+        {
+            return Ok(address);
+        }
+    }
+    bail!("every address in 127.0.0.0/8 that was tried is in use")
+}
+
+/// The end of a log.
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(15).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
