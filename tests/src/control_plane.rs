@@ -5,6 +5,7 @@
 
 mod authority;
 mod bound;
+mod servers;
 
 use std::{
     env, fs,
@@ -19,6 +20,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 pub use authority::{Authority, Credentials, User};
+use servers::{ISSUER, SERVER_PORT, STORE_PEER_PORT, STORE_PORT};
+pub use servers::{SERVICES, Servers};
 
 use crate::lab::{
     Id, Running, clean,
@@ -28,13 +31,6 @@ use crate::lab::{
 
 /// Names a folder with `kube-apiserver`, `etcd` and `kubectl`.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
-const SERVER_PORT: u16 = 6443;
-const STORE_PORT: u16 = 2379;
-const STORE_PEER_PORT: u16 = 2380;
-/// Services get their addresses from here; nothing translates them.
-const SERVICES: &str = "10.96.0.0/16";
-const ISSUER: &str = "https://kubernetes.default.svc";
-
 /// A running API server with its store. Ends with this value, at the latest with this process.
 pub struct ControlPlane {
     id: Id,
@@ -58,9 +54,7 @@ impl ControlPlane {
         let authority = Authority::new(&id.dir.join("keys"))?;
         let address = free_address()?;
         let mut plane = Self { id, assets, address, authority, store: None, server: None };
-        plane.authority.serve("server", &[&plane.address.to_string(), "10.96.0.1"], SERVER_NAMES)?;
-        let admin = User { name: "admin", groups: &["system:masters"] };
-        plane.authority.kubeconfig("admin", &plane.server(), &Credentials::Certificate(admin))?;
+        plane.servers().prepare()?;
         plane.start_store()?;
         plane.restart()?;
         Ok(plane)
@@ -68,7 +62,7 @@ impl ControlPlane {
 
     /// Where the server listens, as a URL.
     pub fn server(&self) -> String {
-        format!("https://{}:{SERVER_PORT}", self.address)
+        self.servers().url()
     }
 
     /// For a user who may do everything.
@@ -136,8 +130,8 @@ impl ControlPlane {
     /// Starts the server where it was before, and waits until it is ready; ends it first if it runs.
     pub fn restart(&mut self) -> Result<()> {
         drop(self.server.take());
-        let mut command = Command::new(self.assets.join("kube-apiserver"));
-        command.args(self.server_args());
+        // Nobody is there to make the tokens that this admission waits for.
+        let command = self.servers().api(&["--disable-admission-plugins=ServiceAccount"]);
         self.server = Some(bound::start(&self.id.tools(), &command, &self.log("kube-apiserver"))?);
         let mut last = String::new();
         let ready = wait::until("the API server is ready", || {
@@ -167,43 +161,19 @@ impl ControlPlane {
     }
 
     fn start_store(&mut self) -> Result<()> {
-        let client = format!("http://{}:{STORE_PORT}", self.address);
-        let peer = format!("http://{}:{STORE_PEER_PORT}", self.address);
-        let mut command = Command::new(self.assets.join("etcd"));
-        command.args(["--name", "store", "--data-dir"]).arg(self.id.dir.join("store"));
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("store={peer}")]);
+        let command = self.servers().store(&self.id.dir.join("store"));
         self.store = Some(bound::start(&self.id.tools(), &command, &self.log("etcd"))?);
         let at = (self.address, STORE_PORT);
         wait::for_true("the store listens", || std::net::TcpStream::connect(at).is_ok())
     }
 
-    fn server_args(&self) -> Vec<String> {
-        let file = |name: &str| self.authority.path(name).display().to_string();
-        let (address, store) = (self.address, format!("http://{}:{STORE_PORT}", self.address));
-        [
-            ("advertise-address", address.to_string()),
-            ("allow-privileged", "true".into()),
-            ("authorization-mode", "RBAC".into()),
-            ("bind-address", address.to_string()),
-            ("cert-dir", file("")),
-            ("client-ca-file", file("ca.crt")),
-            // Nobody is there to make the tokens that it waits for.
-            ("disable-admission-plugins", "ServiceAccount".into()),
-            ("etcd-servers", store),
-            ("profiling", "false".into()),
-            ("secure-port", SERVER_PORT.to_string()),
-            ("service-account-issuer", ISSUER.into()),
-            ("service-account-key-file", file("accounts.pub")),
-            ("service-account-signing-key-file", file("accounts.key")),
-            ("service-cluster-ip-range", SERVICES.into()),
-            ("tls-cert-file", file("server.crt")),
-            ("tls-private-key-file", file("server.key")),
-        ]
-        .iter()
-        .map(|(name, value)| format!("--{name}={value}"))
-        .collect()
+    fn servers(&self) -> Servers<'_> {
+        Servers {
+            programs: &self.assets,
+            authority: &self.authority,
+            address: self.address,
+            store: self.address,
+        }
     }
 }
 
@@ -218,9 +188,6 @@ impl Drop for ControlPlane {
         }
     }
 }
-
-/// Names by which pods know the server.
-const SERVER_NAMES: &[&str] = &["kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
 /// Where the binaries are: the folder that is named, or what `cargo xtask` has built.
 fn assets() -> Result<PathBuf> {

@@ -60,7 +60,7 @@ impl Id {
         Self::of(&id)
     }
 
-    fn of(id: &str) -> Result<Self> {
+    pub(crate) fn of(id: &str) -> Result<Self> {
         let root = CGROUPS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
         let root = root.context("no cgroup v2 is mounted below /sys/fs/cgroup")?;
         Ok(Self {
@@ -123,17 +123,14 @@ impl Lab {
     /// Namespaces, networks and pods; no process yet.
     pub fn new(pods: &[Pod]) -> Result<Self> {
         clean::dead_labs()?;
-        let id = Id::new()?;
+        Self::build(Id::new()?, pods)
+    }
+
+    /// The same for a lab whose name somebody has chosen, and that is not there.
+    pub(crate) fn build(id: Id, pods: &[Pod]) -> Result<Self> {
         // The owner file comes first: whatever happens next, somebody can find and remove what there is.
         clean::own(&id)?;
-        let mut lab = Self {
-            network: Network::default(),
-            processes: BTreeMap::new(),
-            more: BTreeMap::new(),
-            binary: None,
-            keep: false,
-            id,
-        };
+        let mut lab = Self::around(id);
         for dir in ["manifests", "log", "bpffs", "run/node", "run/gw", "run/controller", "data"] {
             let dir = lab.id.dir.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -144,6 +141,18 @@ impl Lab {
         command::run("mount", &["-t", "bpf", "bpf", &lab.id.bpffs().to_string_lossy()])?;
         lab.network = Network::build(&lab.id, pods)?;
         Ok(lab)
+    }
+
+    /// What stands under this name, with nothing in it: it goes with this value unless [`Lab::keep`] was called.
+    pub(crate) fn around(id: Id) -> Self {
+        Self {
+            network: Network::default(),
+            processes: BTreeMap::new(),
+            more: BTreeMap::new(),
+            binary: None,
+            keep: false,
+            id,
+        }
     }
 
     pub fn pod(&self, name: &str) -> &Pod {

@@ -2,6 +2,7 @@
 //! and a real Kubernetes.
 
 pub mod bench;
+pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 pub mod first;

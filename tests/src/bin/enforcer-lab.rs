@@ -4,13 +4,15 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
-    bench, demo, first, hold,
+    bench,
+    cluster::{Cluster, Cni, node},
+    demo, first, hold,
     lab::{Lab, clean},
     probe::{self, bulk},
     stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab cluster up NAME ptp|bridge PROGRAMS [IMAGE...] | cluster down|status NAME | clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream|poke TAG \
                      | hold-udp ADDRESS:PORT | first SERVICE CONTROL TEXT | flood ADDRESS:PORT… \
@@ -45,6 +47,8 @@ fn run(args: &[&str]) -> Result<bool> {
             });
         }
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options).context(USAGE)?)?,
+        ["node-init", id, programs] => node::init(id, Path::new(programs))?,
+        ["cluster", rest @ ..] => return cluster(rest),
         ["hold"] => {
             let lab = Lab::new(&[])?;
             lab.elsewhere("node").start_plain("sleep", &["3600"], &lab.id.log("sleep"))?.leave();
@@ -83,6 +87,31 @@ fn run(args: &[&str]) -> Result<bool> {
         }
         ["stock-tunnel", device] => stock::exec(device, None)?,
         ["stock-tunnel", device, netns] => stock::exec(device, Some(Path::new(netns)))?,
+        _ => bail!(USAGE),
+    }
+    Ok(true)
+}
+
+/// The Kubernetes cluster of this name.
+#[expect(clippy::print_stdout, reason = "how to use it is the answer")]
+fn cluster(args: &[&str]) -> Result<bool> {
+    match args {
+        ["up", name, cni, programs, images @ ..] => {
+            let cni = match *cni {
+                "ptp" => Cni::Ptp,
+                "bridge" => Cni::Bridge,
+                _ => bail!(USAGE),
+            };
+            let cluster = Cluster::up(name, Path::new(programs), cni)?;
+            images.iter().try_for_each(|image| cluster.import(Path::new(image)))?;
+            println!("{}", cluster.usage());
+        }
+        ["down", name] => Cluster::down(name)?,
+        ["status", name] => {
+            let cluster = Cluster::find(name)?;
+            println!("{}", cluster.as_ref().map_or_else(|| "down".into(), Cluster::usage));
+            return Ok(cluster.is_some());
+        }
         _ => bail!(USAGE),
     }
     Ok(true)

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Id, LABS, command::run, wait};
+use crate::cluster::hierarchies;
 
 /// Notes that this process owns the lab.
 pub fn own(id: &Id) -> Result<()> {
@@ -69,6 +70,11 @@ pub fn leave(id: &Id) -> Result<()> {
     fs::write(&path, "kept").with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Whether [`leave`] was called.
+pub fn is_kept(id: &Id) -> bool {
+    fs::read_to_string(id.dir.join("owner")).is_ok_and(|noted| noted == "kept")
+}
+
 fn labs() -> Result<Vec<Id>> {
     let entries = match fs::read_dir(LABS) {
         Ok(entries) => entries,
@@ -94,6 +100,9 @@ pub fn remove(id: &Id) -> Result<()> {
         run("umount", &[id.bpffs()])?;
     }
     remove_cgroups(&id.cgroup)?;
+    for hierarchy in hierarchies()? {
+        remove_cgroups(&hierarchy.cgroup(id))?;
+    }
     remove_tree(&id.dir)
 }
 

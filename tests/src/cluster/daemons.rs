@@ -1,0 +1,180 @@
+//! What runs on the node: etcd, the API server and its controllers beside it, containerd, kubelet and kube-proxy on it.
+
+use std::{fs, net::Ipv4Addr, process::Command};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Cluster, files, node};
+use crate::{
+    control_plane::{Credentials, SERVICES, Servers, User},
+    lab::{Running, command::inside, network::NODE4, wait},
+};
+
+const ADMISSION: &str = "--enable-admission-plugins=NodeRestriction";
+/// Nothing resolves the name of the node.
+const TO_KUBELET: &str = "--kubelet-preferred-address-types=InternalIP";
+
+impl Cluster {
+    /// Keys, certificates and files of everybody.
+    pub(super) fn prepare(&self) -> Result<()> {
+        let (authority, servers) = (&self.authority, self.servers());
+        let node = self.id().node();
+        servers.prepare()?;
+        authority.serve("kubelet-server", &[NODE4], &[&node])?;
+        // Calls of the API server to the kubelet, as for `kubectl exec`.
+        authority.client("api-client", User { name: "api-server", groups: &["system:masters"] })?;
+        let kubelet = format!("system:node:{node}");
+        for (name, user, groups) in [
+            ("controller-manager", "system:kube-controller-manager", &[][..]),
+            ("scheduler", "system:kube-scheduler", &[]),
+            ("proxy", "system:kube-proxy", &[]),
+            ("kubelet", kubelet.as_str(), &["system:nodes"]),
+        ] {
+            let user = Credentials::Certificate(User { name: user, groups });
+            authority.kubeconfig(name, &servers.url(), &user)?;
+        }
+        files::write(&self.id().dir, authority, self.cni)
+    }
+
+    pub(super) fn servers(&self) -> Servers<'_> {
+        Servers {
+            programs: &self.programs,
+            authority: &self.authority,
+            address: NODE4.parse().expect("an address"),
+            store: Ipv4Addr::LOCALHOST,
+        }
+    }
+
+    /// Starts everything that no pod is needed for. Later starts wait for what they need themselves.
+    pub(super) fn start_daemons(&mut self) -> Result<()> {
+        let servers = self.servers();
+        let store = servers.store(&self.id().dir.join("store"));
+        let key = |file: &str| self.authority.path(file).display().to_string();
+        let certificate = format!("--kubelet-client-certificate={}", key("api-client.crt"));
+        let client_key = format!("--kubelet-client-key={}", key("api-client.key"));
+        let api = servers.api(&[ADMISSION, TO_KUBELET, &certificate, &client_key]);
+        self.beside("etcd", &store)?;
+        self.beside("kube-apiserver", &api)?;
+        self.beside("kube-controller-manager", &self.controllers())?;
+        self.beside("kube-scheduler", &self.scheduler())?;
+        let config = self.id().dir.join(files::CONTAINERD).display().to_string();
+        self.on("containerd", node::command(self.id(), "containerd")?.args(["--config", &config]))?;
+        self.wait("containerd answers", |cluster| {
+            cluster.ctr(&["version"]).and_then(|mut command| crate::lab::command::finish(&mut command))
+        })?;
+        self.on("kubelet", &mut self.kubelet()?)?;
+        self.on("kube-proxy", &mut self.proxy()?)
+    }
+
+    /// A program on the node that only its network is for: not in a place where hooks of the node apply.
+    fn beside(&mut self, name: &'static str, command: &Command) -> Result<()> {
+        let (netns, cgroup) = (self.id().netns("node"), self.id().tools());
+        let mut detached = inside(&netns, &cgroup, "setsid");
+        detached.arg(command.get_program()).args(command.get_args());
+        self.on(name, &mut detached)
+    }
+
+    fn on(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
+        let process = Running::start(command, &self.id().log(name))?;
+        self.lab.processes.insert(name.into(), process);
+        Ok(())
+    }
+
+    /// Asks until there is no error, or until one of the daemons has ended.
+    pub(super) fn wait(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Result<String>) -> Result<()> {
+        let mut last = String::new();
+        let result = wait::until(what, || {
+            for (name, process) in &mut self.lab.processes {
+                if let Some(status) = process.ended() {
+                    return Some(Err(format!("{name} ended: {status}")));
+                }
+            }
+            match ask(self) {
+                Ok(_) => return Some(Ok(())),
+                Err(err) => last = format!("{err:#}"),
+            }
+            None
+        });
+        match result.with_context(|| last.clone())? {
+            Ok(()) => Ok(()),
+            Err(why) => bail!("{what}: {why}"),
+        }
+    }
+
+    fn controllers(&self) -> Command {
+        let key = |file: &str| self.authority.path(file).display().to_string();
+        let mut command = Command::new(self.programs.join("kube-controller-manager"));
+        command.args([
+            "--allocate-node-cidrs=true".into(),
+            "--bind-address=127.0.0.1".into(),
+            format!("--cert-dir={}", key("controller-manager")),
+            format!("--cluster-cidr={}", files::PODS),
+            format!("--kubeconfig={}", key("controller-manager.kubeconfig")),
+            "--leader-elect=false".into(),
+            "--port=0".into(),
+            format!("--root-ca-file={}", key("ca.crt")),
+            format!("--service-account-private-key-file={}", key("accounts.key")),
+            format!("--service-cluster-ip-range={SERVICES}"),
+            "--use-service-account-credentials=true".into(),
+        ]);
+        command
+    }
+
+    fn scheduler(&self) -> Command {
+        let key = |file: &str| self.authority.path(file).display().to_string();
+        let mut command = Command::new(self.programs.join("kube-scheduler"));
+        command.args([
+            "--bind-address=127.0.0.1".into(),
+            format!("--cert-dir={}", key("scheduler")),
+            format!("--kubeconfig={}", key("scheduler.kubeconfig")),
+            "--leader-elect=false".into(),
+            "--port=0".into(),
+        ]);
+        command
+    }
+
+    fn kubelet(&self) -> Result<Command> {
+        let dir = &self.id().dir;
+        let program = dir.join(node::PROGRAMS).join("kubelet");
+        let mut command = node::command(self.id(), &program.to_string_lossy())?;
+        command.args([
+            format!("--config={}", dir.join(files::KUBELET).display()),
+            "--container-runtime=remote".into(),
+            "--container-runtime-endpoint=unix:///run/containerd/containerd.sock".into(),
+            format!("--hostname-override={}", self.id().node()),
+            format!("--kubeconfig={}", self.authority.kubeconfig_path("kubelet").display()),
+            format!("--node-ip={NODE4}"),
+        ]);
+        Ok(command)
+    }
+
+    fn proxy(&self) -> Result<Command> {
+        let program = self.id().dir.join(node::PROGRAMS).join("kube-proxy");
+        let mut command = node::command(self.id(), &program.to_string_lossy())?;
+        command.args([
+            format!("--cluster-cidr={}", files::PODS),
+            // These settings are the machine's, not the node's.
+            "--conntrack-max-per-core=0".into(),
+            "--conntrack-tcp-timeout-close-wait=0".into(),
+            "--conntrack-tcp-timeout-established=0".into(),
+            format!("--hostname-override={}", self.id().node()),
+            format!("--kubeconfig={}", self.authority.kubeconfig_path("proxy").display()),
+            "--proxy-mode=iptables".into(),
+        ]);
+        Ok(command)
+    }
+
+    /// `ctr` of the node's containerd, for the images that the kubelet sees.
+    pub(super) fn ctr(&self, args: &[&str]) -> Result<Command> {
+        let mut command = node::command(self.id(), "ctr")?;
+        command.args(["--namespace", "k8s.io"]).args(args);
+        Ok(command)
+    }
+
+    /// Imports an image from a tar file, for all pods.
+    pub fn import(&self, tar: &std::path::Path) -> Result<()> {
+        let file = fs::File::open(tar).with_context(|| format!("cannot open {}", tar.display()))?;
+        let mut command = self.ctr(&["images", "import", "-"])?;
+        crate::lab::command::finish(command.stdin(file)).map(drop)
+    }
+}

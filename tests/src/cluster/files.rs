@@ -1,0 +1,102 @@
+//! What the daemons of the node read.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::Cni;
+use crate::control_plane::Authority;
+
+/// Pods of this cluster have addresses of it.
+pub const PODS: &str = "10.244.0.0/16";
+/// What the first node gets of it.
+const NODE_PODS: &str = "10.244.0.0/24";
+/// Whoever serves DNS makes a Service with this address.
+pub const DNS: &str = "10.96.0.10";
+/// What holds a pod's namespaces; any image with such a program would do.
+pub const PAUSE: &str = "enforcer.dev/busybox:test";
+
+pub const CONTAINERD: &str = "containerd.toml";
+pub const KUBELET: &str = "kubelet.json";
+pub const NETWORKS: &str = "cni";
+
+/// Writes them into the folder.
+pub fn write(dir: &Path, authority: &Authority, cni: Cni) -> Result<()> {
+    let networks = dir.join(NETWORKS);
+    fs::create_dir_all(&networks).with_context(|| format!("cannot make {}", networks.display()))?;
+    let files = [
+        (dir.join(CONTAINERD), containerd(&networks)),
+        (dir.join(KUBELET), kubelet(dir, authority).to_string()),
+        (dir.join("resolv.conf"), "search .\n".into()),
+        (networks.join("10-pods.conflist"), network(cni).to_string()),
+    ];
+    for (path, text) in files {
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn containerd(networks: &Path) -> String {
+    format!(
+        r#"version = 2
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE}"
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "{}"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+"#,
+        networks.display()
+    )
+}
+
+fn kubelet(dir: &Path, authority: &Authority) -> Value {
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true},
+            "x509": {"clientCAFile": authority.path("ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "cgroupDriver": "cgroupfs",
+        "clusterDNS": [DNS],
+        "clusterDomain": "cluster.local",
+        "enforceNodeAllocatable": [],
+        "evictionHard": {},
+        "failSwapOn": false,
+        "imageGCHighThresholdPercent": 100,
+        "resolvConf": dir.join("resolv.conf"),
+        "tlsCertFile": authority.path("kubelet-server.crt"),
+        "tlsPrivateKeyFile": authority.path("kubelet-server.key"),
+    })
+}
+
+/// Pods reach everything that the node reaches, with their own addresses.
+fn network(cni: Cni) -> Value {
+    let addresses = json!({
+        "type": "host-local",
+        "ranges": [[{"subnet": NODE_PODS}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    });
+    let pods = match cni {
+        Cni::Ptp => json!({"type": "ptp", "ipam": addresses}),
+        Cni::Bridge => json!({
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": true,
+            "hairpinMode": true,
+            "ipam": addresses,
+        }),
+    };
+    json!({
+        "cniVersion": "0.3.1",
+        "name": "pods",
+        "plugins": [pods, {"type": "portmap", "capabilities": {"portMappings": true}}],
+    })
+}

@@ -1,0 +1,167 @@
+//! The node: a machine of its own as far as programs on it can tell, made of namespaces.
+//!
+//! It has the network of the lab's node and, of its own: processes, mounts, host name and cgroups. Below `/run`, `/var/lib`
+//! and `/var/log` it sees folders of the lab, at `/sys/fs/bpf` a file system of its own; all other files are this
+//! machine's. So `hostPath` volumes and defaults of roles work there as on any node, and nothing of this machine is
+//! touched.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sys::wait::wait,
+    unistd::sethostname,
+};
+
+use super::cgroups::{Hierarchy, hierarchies};
+use crate::lab::{CGROUPS, Id, Running, wait as until};
+
+/// Below this folder of the lab lies what the node sees at the paths in [`OWN`].
+const ROOT: &str = "root";
+const OWN: &[&str] = &["/run", "/var/lib", "/var/log"];
+/// The programs of Kubernetes, as the node sees them in the lab's folder.
+pub const PROGRAMS: &str = "programs";
+/// Number of the node's first process as the machine sees it.
+const FIRST: &str = "node.pid";
+
+/// Starts the node's first process, and waits until everything is mounted.
+pub fn start(id: &Id, programs: &Path) -> Result<()> {
+    let mut cgroups = vec![id.kube()];
+    for hierarchy in hierarchies()? {
+        cgroups.push(hierarchy.make(id)?);
+    }
+    for dir in OWN.iter().map(|own| below(&id.dir, own)).chain([id.dir.join(PROGRAMS)]) {
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let own = std::env::current_exe().context("cannot find the own binary")?;
+    let mut command = entering(&cgroups);
+    command
+        .arg("setsid")
+        .arg("nsenter")
+        .arg(format!("--net=/run/netns/{}", id.netns("node")))
+        .args(["unshare", "--cgroup", "--mount", "--uts", "--ipc", "--pid", "--fork"])
+        .args([&own, Path::new("node-init"), Path::new(&id.id), programs]);
+    let log = id.log("node");
+    let mut unshare = Running::start(&mut command, &log)?;
+    let children = format!("/proc/{0}/task/{0}/children", unshare.pid());
+    let ready = id.dir.join("ready");
+    let started = until::until("the node's first process is ready", || {
+        unshare.ended().is_some().then_some(false).or_else(|| ready.exists().then_some(true))
+    })?;
+    if !started {
+        anyhow::bail!("the node ended: {}", fs::read_to_string(&log).unwrap_or_default().trim());
+    }
+    let first = fs::read_to_string(&children).with_context(|| format!("cannot read {children}"))?;
+    let path = id.dir.join(FIRST);
+    fs::write(&path, first.trim()).with_context(|| format!("cannot write {}", path.display()))?;
+    unshare.leave();
+    Ok(())
+}
+
+/// Number of the node's first process; `None` when there is no such node.
+pub fn first_process(id: &Id) -> Option<u32> {
+    let pid = fs::read_to_string(id.dir.join(FIRST)).ok()?.trim().parse().ok()?;
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    // The number may be another process' by now.
+    line.contains("node-init").then_some(pid)
+}
+
+/// A program on the node.
+pub fn command(id: &Id, program: &str) -> Result<Command> {
+    let first = first_process(id).context("the node does not run")?;
+    let mut cgroups = vec![id.kube().join("system")];
+    cgroups.extend(hierarchies()?.iter().map(|hierarchy| hierarchy.cgroup(id)));
+    let mut command = entering(&cgroups);
+    command
+        .args(["setsid", "--wait", "nsenter", "--target", &first.to_string()])
+        .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--wd=/", "--"])
+        .arg(program);
+    Ok(command)
+}
+
+/// The shell enters the cgroups and becomes what is added.
+fn entering(cgroups: &[PathBuf]) -> Command {
+    let mut command = Command::new("sh");
+    let script = "for cgroup in $1; do echo 0 >\"$cgroup/cgroup.procs\" || exit; done; shift; exec \"$@\"";
+    // No name of a cgroup holds a space.
+    let list: Vec<String> = cgroups.iter().map(|cgroup| cgroup.display().to_string()).collect();
+    command.args(["-c", script, "sh", &list.join(" ")]);
+    command
+}
+
+fn below(dir: &Path, path: &str) -> PathBuf {
+    dir.join(ROOT).join(path.trim_start_matches('/'))
+}
+
+/// What the node's first process does, in namespaces that nobody else is in yet: mount, then outlive everything.
+pub fn init(id: &str, programs: &Path) -> Result<()> {
+    let id = Id::of(id)?;
+    let hierarchies = hierarchies()?;
+    let unified = CGROUPS.iter().find(|root| id.cgroup.starts_with(root)).context("no cgroup v2")?;
+    sethostname(id.node()).context("cannot set the host name")?;
+    change("/", MsFlags::MS_PRIVATE)?;
+    bind(programs, &id.dir.join(PROGRAMS))?;
+    // The lab's own folder lies below what is replaced.
+    let kept = below(&id.dir, &id.dir.to_string_lossy());
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    bind(&id.dir, &kept)?;
+    for own in OWN {
+        bind(&below(&id.dir, own), Path::new(own))?;
+    }
+    new("proc", "/proc", "")?;
+    new("sysfs", "/sys", "")?;
+    new("bpf", "/sys/fs/bpf", "mode=700")?;
+    mount_cgroups(&hierarchies, unified)?;
+    change("/", MsFlags::MS_SHARED)?;
+    let system = Path::new(unified).join("system/cgroup.procs");
+    fs::write(&system, "0").with_context(|| format!("cannot write {}", system.display()))?;
+    fs::write(id.dir.join("ready"), "").context("cannot say that the node is ready")?;
+    loop {
+        // Whose parents are gone become its children.
+        if wait() == Err(Errno::ECHILD) {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+}
+
+/// Mounted anew, they show the node's part as all there is.
+fn mount_cgroups(hierarchies: &[Hierarchy], unified: &str) -> Result<()> {
+    if hierarchies.is_empty() {
+        return new("cgroup2", unified, "");
+    }
+    new("tmpfs", "/sys/fs/cgroup", "mode=755")?;
+    for hierarchy in hierarchies {
+        fs::create_dir(&hierarchy.root)
+            .with_context(|| format!("cannot make {}", hierarchy.root.display()))?;
+        new("cgroup", &hierarchy.root.to_string_lossy(), &hierarchy.options())?;
+        for controller in hierarchy.controllers.split(',').filter(|_| hierarchy.controllers.contains(',')) {
+            let link = Path::new("/sys/fs/cgroup").join(controller);
+            symlink(&hierarchy.controllers, &link)
+                .with_context(|| format!("cannot make {}", link.display()))?;
+        }
+    }
+    fs::create_dir(unified).with_context(|| format!("cannot make {unified}"))?;
+    new("cgroup2", unified, "")
+}
+
+fn bind(from: &Path, to: &Path) -> Result<()> {
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .with_context(|| format!("cannot mount {} at {}", from.display(), to.display()))
+}
+
+fn new(kind: &str, at: &str, options: &str) -> Result<()> {
+    mount(Some(kind), at, Some(kind), MsFlags::empty(), Some(options))
+        .with_context(|| format!("cannot mount {kind} at {at}"))
+}
+
+fn change(at: &str, propagation: MsFlags) -> Result<()> {
+    mount(None::<&str>, at, None::<&str>, MsFlags::MS_REC | propagation, None::<&str>)
+        .with_context(|| format!("cannot change how mounts at {at} spread"))
+}
