@@ -20,6 +20,7 @@ mod memory;
 mod pair;
 mod pods;
 mod prepare;
+mod register;
 mod revoke;
 mod start;
 mod traffic;
@@ -46,10 +47,10 @@ use crate::{
     compile::{Ledger, Pair},
     control::{self, Asked, MonitorEvent, Views},
     datapath::kernel::{Events, KernelNode, namespace_inode},
-    keygen, netlink,
+    netlink,
     resolve::{self, Before, Node, Resolved},
     signals,
-    source::manifests::{self, Memory},
+    source::kubernetes::Report,
     state,
     store::Snapshot,
 };
@@ -108,13 +109,15 @@ pub(crate) struct Agent {
     names: watch::Sender<events::Names>,
     asked: Arc<Asked>,
     monitor: broadcast::Sender<MonitorEvent>,
+    /// Where the objects come from an API server: what it is told of this node.
+    registration: Option<watch::Sender<Report>>,
 }
 
 /// Runs the role until it is told to end. What it has set up stays.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let run_dir = args.run_dir.clone().unwrap_or_else(|| Path::new("/run/enforcer").join(&args.node));
     let lock = start::lock(&run_dir)?;
-    let (mut agent, inputs, outputs) = open(args, &run_dir, lock)?;
+    let (mut agent, inputs, outputs) = open(args, &run_dir, lock).await?;
     let monitor = agent.monitor.clone();
     let socket = run_dir.join("agent.sock");
     let control = tokio::spawn(control::serve(socket, outputs.views, Some(monitor.clone())));
@@ -133,22 +136,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Takes over what a predecessor left in the kernel and in files, and begins to follow everything.
-fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent, Inputs, Outputs)> {
+async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent, Inputs, Outputs)> {
     let bpffs = args.bpffs_path();
-    let state_path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
-    start::refuse_missing(&state_path, &bpffs)?;
+    if let Some(path) = args.source.state_path() {
+        start::refuse_missing(&path, &bpffs)?;
+        // A damaged file is told now; later ones leave the last good state.
+        state::load(&path)?;
+    }
     let (ledger_file, ledger) = start::LedgerFile::load(run_dir, &bpffs)?;
-    // A damaged file is told now; later ones leave the last good state.
-    state::load(&state_path)?;
     let common = common(&args, run_dir)?;
     let mut datapath = KernelNode::open(&bpffs, &args.options())?;
     let events = datapath.take_events().context("cannot read the kernel's events")?;
     let (pods, sights) = pods::Pods::new();
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
     let (announced, acks) = announced::Announced::new(common.netns.clone());
-    let snapshot = manifests::watch(&args.manifests, Memory::Own(run_dir.join("accepted")))?;
-    let (state, links) = (state::watch_state(&state_path), netlink::watch_devices(None)?);
-    let inputs = Inputs { snapshot, state, devices: links, sights, reports, acks };
+    let (snapshot, state, registration) = register::follow(&args, run_dir, &common.private_key).await?;
+    let devices = netlink::watch_devices(None)?;
+    let inputs = Inputs { snapshot, state, devices, sights, reports, acks };
     let (names, names_receiver) = watch::channel(events::Names::default());
     let (asked, views) = Views::asked();
     let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;
@@ -188,6 +192,7 @@ fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(Agent,
         names,
         asked: Arc::new(asked),
         monitor: broadcast::channel(MONITOR_BACKLOG).0,
+        registration,
         args,
     };
     Ok((agent, inputs, Outputs { events, names: names_receiver, views }))
@@ -200,7 +205,7 @@ fn common(args: &Args, run_dir: &Path) -> anyhow::Result<tunnels::Common> {
         node: args.node.clone(),
         mode: args.tunnel,
         netns: args.tunnel_netns.clone().unwrap_or_else(|| tunnels::default_netns(&args.node)),
-        private_key: keygen::read_private_key(&args.key)?,
+        private_key: args.private_key()?,
         run_dir: run_dir.to_owned(),
     })
 }
@@ -269,11 +274,26 @@ impl Agent {
             // Conditions keep the time when they changed, to the second, whether anybody asks or not.
             if ticked {
                 view::note(self);
+                self.report();
                 // What whoever asks gets from an agent that is busy for long.
                 if self.ticks % SHOW_TICKS == 1 {
                     self.show();
                 }
             }
+        }
+    }
+
+    fn report(&mut self) {
+        if self.registration.is_none() || self.node.is_some() && !self.guarded {
+            return;
+        }
+        let report = register::report(self);
+        if let Some(registration) = &self.registration {
+            registration.send_if_modified(|known| {
+                let is_new = *known != report;
+                *known = report;
+                is_new
+            });
         }
     }
 

@@ -23,8 +23,11 @@ use crate::{
     },
     keygen,
     netlink::Netlink,
-    source::manifests,
-    state::{default_path, watch_state},
+    source::{
+        Followed, SourceArgs,
+        kubernetes::{Interest, Pods},
+        manifests::Memory,
+    },
     tunnel::{self, Mode},
 };
 
@@ -55,12 +58,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Flags of `enforcer gateway`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Folder with the YAML objects
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
-    /// State file of the controller; DIR.state.json where absent
-    #[arg(long, value_name = "FILE")]
-    state: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Name of the TunnelGateway that this process is
     #[arg(long)]
     name: String,
@@ -126,7 +125,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         numbers: kept.numbers,
         bindings_known,
     };
-    let (channels, ends) = channels(&args, &run_dir)?;
+    let (channels, ends) = channels(&args, &run_dir).await?;
     tokio::spawn(far_end.keep(ends.wanted, ends.tunnel));
     tokio::spawn(probe::run(ends.targets, ends.reports));
     let (listeners, _) = broadcast::channel(1024);
@@ -151,9 +150,11 @@ struct Ends {
     views: Views,
 }
 
-fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
-    let snapshots = manifests::watch(&args.manifests, manifests::Memory::Own(run_dir.join("accepted")))?;
-    let states = watch_state(args.state.clone().unwrap_or_else(|| default_path(&args.manifests)));
+async fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
+    // Of pods that it can read the gateway checks what nodes say of them.
+    let interest = Interest { pods: Pods::All, all_services: false };
+    let followed = args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
+    let Followed { snapshots, states, .. } = followed;
     let (say, said) = mpsc::channel(64);
     let (peers, _) = watch::channel(Arc::default());
     let (report, reports) = mpsc::channel(64);

@@ -1,5 +1,101 @@
 //! Where objects come from. Each source publishes [`crate::store::Snapshot`]s through a watch channel; nothing behind
 //! the channel knows which source it was.
 
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    state::{self, State},
+    store::Snapshot,
+};
+
 mod document;
+pub mod kubernetes;
 pub mod manifests;
+
+use kubernetes::{Cluster, Connect, Interest, Told};
+use manifests::Memory;
+
+/// Where a role has its objects from: one of two.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct SourceArgs {
+    /// Folder of YAML that has the objects
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubernetes", "kubeconfig", "context"])]
+    pub manifests: Option<PathBuf>,
+    /// The controller's state file [default: DIR.state.json]
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Have the objects from a Kubernetes API server
+    #[arg(long)]
+    pub kubernetes: bool,
+    #[command(flatten)]
+    pub connect: Connect,
+}
+
+/// What a role follows.
+pub struct Followed {
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// `None` while there are no allocations: nothing is concluded then.
+    pub states: watch::Receiver<Option<Arc<State>>>,
+    /// The API server, where it is the source.
+    pub server: Option<(Cluster, watch::Receiver<Told>)>,
+}
+
+impl SourceArgs {
+    /// The controller's state file; `None` where the objects themselves have the allocations.
+    pub fn state_path(&self) -> Option<PathBuf> {
+        let manifests = self.manifests.as_ref()?;
+        Some(self.state.clone().unwrap_or_else(|| state::default_path(manifests)))
+    }
+
+    /// The API server that is meant.
+    pub async fn server(&self) -> anyhow::Result<Cluster> {
+        let is_meant = self.kubernetes || self.connect.kubeconfig.is_some() || self.connect.context.is_some();
+        anyhow::ensure!(is_meant, "where are the objects? expected --manifests DIR, or --kubernetes");
+        Cluster::connect(&self.connect).await
+    }
+
+    /// Begins to follow; `memory` is for a folder, `interest` for an API server. Call it from within a tokio runtime.
+    pub async fn follow(&self, memory: Memory, interest: &Interest) -> anyhow::Result<Followed> {
+        if let (Some(manifests), Some(state)) = (&self.manifests, self.state_path()) {
+            let snapshots = manifests::watch(manifests, memory)?;
+            return Ok(Followed { snapshots, states: state::watch_state(state), server: None });
+        }
+        let cluster = self.server().await?;
+        let told = cluster.follow(interest);
+        let (snapshots, states) = apart(told.clone());
+        Ok(Followed { snapshots, states, server: Some((cluster, told)) })
+    }
+}
+
+type Apart = (watch::Receiver<Arc<Snapshot>>, watch::Receiver<Option<Arc<State>>>);
+
+/// Objects and allocations in a channel each. Allocations go first: an object that has none waits for them, one whose
+/// allocation comes late is concluded twice.
+fn apart(mut told: watch::Receiver<Told>) -> Apart {
+    let (snapshots, snapshot) = watch::channel(Arc::default());
+    let (states, state) = watch::channel(None);
+    tokio::spawn(async move {
+        while told.changed().await.is_ok() {
+            let Told { snapshot, state, .. } = told.borrow_and_update().clone();
+            states.send_if_modified(|known| {
+                let is_same = match (&*known, &state) {
+                    (Some(known), Some(state)) => Arc::ptr_eq(known, state),
+                    (known, state) => known.is_none() && state.is_none(),
+                };
+                *known = state;
+                !is_same
+            });
+            snapshots.send_if_modified(|known| {
+                let is_same = Arc::ptr_eq(known, &snapshot);
+                *known = snapshot;
+                !is_same
+            });
+            if snapshots.is_closed() && states.is_closed() {
+                return;
+            }
+        }
+    });
+    (snapshot, state)
+}

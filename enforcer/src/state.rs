@@ -19,8 +19,13 @@ use serde::{
 use crate::model::ObjectKey;
 
 mod file;
+mod places;
 
 pub use file::{StateError, accepted_path, default_path, load, save, watch_state};
+pub use places::{
+    GATEWAY_SIZE, gateway_at, gateway_subnet, node_at, node_subnet, node_subnets, nth4, range_size,
+    service_at, service_subnet,
+};
 
 /// Version of the file that this code writes.
 pub const VERSION: u32 = 1;
@@ -188,31 +193,4 @@ pub struct Condition {
     /// RFC 3339; kept while status stays the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,
-}
-
-/// Services' addresses of an install: subnet 2 of its /48.
-pub fn service_subnet(ula: Ipv6Net) -> Ipv6Net {
-    subnet(ula, 0x2, 64)
-}
-
-/// Gateways' addresses: subnet 3.
-pub fn gateway_subnet(ula: Ipv6Net) -> Ipv6Net {
-    subnet(ula, 0x3, 64)
-}
-
-/// What the nodes' /64s are taken from: subnets 0x1000 to 0x1fff.
-pub fn node_subnets(ula: Ipv6Net) -> Ipv6Net {
-    subnet(ula, 0x1000, 52)
-}
-
-/// The /64 of one node; numbers beyond 4095 have none.
-pub fn node_subnet(ula: Ipv6Net, number: u32) -> Option<Ipv6Net> {
-    let number = u16::try_from(number).ok().filter(|number| *number < 0x1000)?;
-    Some(subnet(ula, 0x1000 + number, 64))
-}
-
-fn subnet(ula: Ipv6Net, subnet: u16, length: u8) -> Ipv6Net {
-    let mut segments = ula.network().segments();
-    segments[3] = subnet;
-    Ipv6Net::new_assert(segments.into(), length)
 }

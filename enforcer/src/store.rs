@@ -54,7 +54,7 @@ pub struct Change<'a> {
 /// One refusal, for a person.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Problem {
-    /// File (or other origin) without the folder.
+    /// File without the folder; empty for what no file says.
     pub origin: String,
     /// Object as far as it is known: `ServiceConnection shop/cart`, `document 2`.
     pub object: String,
@@ -67,7 +67,10 @@ pub struct Problem {
 /// `orders.yaml: Postgres shop/orders: spec.ports[0].port: 0 is not a port, expected 1 to 65535`
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: ", self.origin, self.object)?;
+        if !self.origin.is_empty() {
+            write!(f, "{}: ", self.origin)?;
+        }
+        write!(f, "{}: ", self.object)?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

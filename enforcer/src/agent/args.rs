@@ -7,6 +7,8 @@ use enforcer_common::maps::name;
 
 use crate::{
     datapath::kernel::{Hooks, Options},
+    keygen::{self, KeyError},
+    source::SourceArgs,
     tunnel::Mode,
 };
 
@@ -15,18 +17,8 @@ pub struct Args {
     /// Before kubelet: only lead what is guarded nowhere, as the state file knows it, and end
     #[arg(long)]
     pub(super) prepare: bool,
-    /// Folder of YAML objects
-    #[arg(
-        long,
-        value_name = "DIR",
-        required = false,
-        required_unless_present = "prepare",
-        default_value_if("prepare", ArgPredicate::IsPresent, "-")
-    )]
-    pub(super) manifests: PathBuf,
-    /// The controller's state file [default: DIR.state.json]
-    #[arg(long, value_name = "FILE")]
-    pub(super) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
     /// Name of this node's TunnelNode
     #[arg(
         long,
@@ -36,6 +28,9 @@ pub struct Args {
         default_value_if("prepare", ArgPredicate::IsPresent, "-")
     )]
     pub(super) node: String,
+    /// What Kubernetes calls this node [default: the same]
+    #[arg(long, value_name = "NAME")]
+    pub(super) kubernetes_node: Option<String>,
     /// Name of the cluster, as ServiceConnections call it
     #[arg(
         long,
@@ -45,7 +40,7 @@ pub struct Args {
         default_value_if("prepare", ArgPredicate::IsPresent, "-")
     )]
     pub(super) cluster_name: String,
-    /// The node's private key, as `enforcer keygen` writes it
+    /// The node's private key, as `enforcer keygen` writes it; made if the objects come from an API server
     #[arg(
         long,
         value_name = "FILE",
@@ -87,6 +82,19 @@ impl Args {
     /// Whether it is the boot guard that is wanted, not the role.
     pub const fn is_boot_guard(&self) -> bool {
         self.prepare
+    }
+
+    /// What Kubernetes calls the node.
+    pub fn kubernetes_node(&self) -> &str {
+        self.kubernetes_node.as_deref().unwrap_or(&self.node)
+    }
+
+    /// With an API server nobody has to write the TunnelNode by hand, so that nobody has to make a key either.
+    pub(super) fn private_key(&self) -> Result<[u8; 32], KeyError> {
+        if self.source.manifests.is_some() {
+            return keygen::read_private_key(&self.key);
+        }
+        keygen::ensure_private_key(&self.key)
     }
 
     /// Where maps and links are pinned.

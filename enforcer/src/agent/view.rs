@@ -124,11 +124,11 @@ pub fn view(agent: &mut Agent) -> View {
     }
 }
 
-fn role_conditions(agent: &mut Agent) -> Vec<Condition> {
+pub(super) fn role_conditions(agent: &mut Agent) -> Vec<Condition> {
     let unguarded: Vec<&str> = agent.devices.problems().collect();
     let guarded = (agent.guarded && unguarded.is_empty(), unguarded.join("; "));
     let waiting = if agent.node.is_none() {
-        format!("the state file has no addresses for TunnelNode {} yet", agent.args.node)
+        format!("the controller has given TunnelNode {} no addresses yet", agent.args.node)
     } else {
         agent.applied.failures.first().cloned().unwrap_or_default()
     };
@@ -285,10 +285,10 @@ fn object_status(agent: &mut Agent) -> BTreeMap<ObjectKey, ObjectStatus> {
 
 /// Pods of this node that a connection selects.
 #[derive(Clone, Copy, Default)]
-struct Count {
-    matched: u64,
+pub(super) struct Count {
+    pub matched: u64,
     /// Those of them that can use it.
-    active: u64,
+    pub active: u64,
 }
 
 impl Count {
@@ -298,7 +298,7 @@ impl Count {
 }
 
 /// Of every connection, by its number.
-fn active_pods(compiled: &Compiled) -> BTreeMap<u32, Count> {
+pub(super) fn active_pods(compiled: &Compiled) -> BTreeMap<u32, Count> {
     // Pods that are selected alike share their set: it is gone through once for all of them.
     let mut alike: BTreeMap<&BTreeSet<u32>, Count> = BTreeMap::new();
     let mut late: BTreeMap<u32, u64> = BTreeMap::new();

@@ -3,25 +3,20 @@
 //! An allocation lives exactly as long as its object, whatever the object says and whichever file it is in. A freed
 //! number is given again only when all higher ones have been.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv4Net;
 
 use crate::{
     model::{Kind, ObjectKey},
     resolve::age,
-    state::{self, Allocation, NodeAllocation, State},
+    state::{self, GATEWAY_SIZE, NodeAllocation, State, nth4, range_size},
     store::Snapshot,
 };
 
 /// Prefix length of the blocks that nodes take workload addresses from.
 const BLOCK: u8 = 26;
 const BLOCK_SIZE: u32 = 1 << (32 - BLOCK);
-/// Addresses at the end of the workload range that are the gateways'.
-const GATEWAY_SIZE: u32 = 256;
 /// Gateways have the host numbers 1 to 254 of their /24.
 const MOST_GATEWAYS: u32 = 254;
 /// Nodes have the subnets 0x1001 to 0x1fff.
@@ -110,16 +105,11 @@ fn number(next: &mut u32, first: u32, last: u32, taken: &BTreeSet<u32>) -> Optio
 
 fn service(key: &ObjectKey, state: &mut State) -> Result<(), String> {
     // The first address is the range's name and the last its broadcast address.
-    let last = size(state.service_range) - 2;
+    let last = range_size(state.service_range) - 2;
     let taken = state.services.values().map(|allocation| allocation.number).collect();
     let number = number(&mut state.next.service, 1, last, &taken)
         .ok_or_else(|| format!("all {last} addresses of service range {} are taken", state.service_range))?;
-    let allocation = Allocation {
-        number,
-        v4: nth4(state.service_range.network(), number),
-        v6: nth6(state::service_subnet(state.ula), number),
-    };
-    state.services.insert(key.clone(), allocation);
+    state.services.extend(state::service_at(state, number).map(|place| (key.clone(), place)));
     Ok(())
 }
 
@@ -127,10 +117,7 @@ fn gateway(key: &ObjectKey, state: &mut State) -> Result<(), String> {
     let taken = state.gateways.values().map(|allocation| allocation.number).collect();
     let number = number(&mut state.next.gateway, 1, MOST_GATEWAYS, &taken)
         .ok_or_else(|| format!("there are {MOST_GATEWAYS} gateways, which is the most"))?;
-    let first = nth4(state.workload_range.network(), size(state.workload_range) - GATEWAY_SIZE);
-    let allocation =
-        Allocation { number, v4: nth4(first, number), v6: nth6(state::gateway_subnet(state.ula), number) };
-    state.gateways.insert(key.name.clone(), allocation);
+    state.gateways.extend(state::gateway_at(state, number).map(|place| (key.name.clone(), place)));
     Ok(())
 }
 
@@ -159,15 +146,8 @@ fn new_node(state: &mut State) -> Result<NodeAllocation, String> {
     let first = block(state, &[])?;
     let number = number(&mut state.next.node, 1, MOST_NODES, &taken)
         .ok_or_else(|| format!("there are {MOST_NODES} nodes, which is the most"))?;
-    let subnet = state::node_subnet(state.ula, number)
-        .ok_or_else(|| format!("there is no /64 for node number {number}"))?;
-    Ok(NodeAllocation {
-        number,
-        v4: nth4(first.network(), 1),
-        v6: nth6(subnet, 1),
-        blocks: vec![first],
-        subnet,
-    })
+    state::node_at(state, number, vec![first])
+        .ok_or_else(|| format!("there is no /64 for node number {number}"))
 }
 
 /// A block that no node has, `own` being those of a node that is not in the state for the moment.
@@ -176,23 +156,10 @@ fn block(state: &mut State, own: &[Ipv4Net]) -> Result<Ipv4Net, String> {
     let index = |block: &Ipv4Net| (u32::from(block.network()) - u32::from(range.network())) / BLOCK_SIZE;
     let others = state.nodes.values().flat_map(|node| &node.blocks);
     let taken = others.chain(own).map(index).collect();
-    let blocks = (size(range) - GATEWAY_SIZE) / BLOCK_SIZE;
+    let blocks = (range_size(range) - GATEWAY_SIZE) / BLOCK_SIZE;
     let number = number(&mut state.next.block, 0, blocks - 1, &taken)
         .ok_or_else(|| format!("all {blocks} blocks (/{BLOCK}) of workload range {range} are taken"))?;
     Ok(Ipv4Net::new_assert(nth4(range.network(), number * BLOCK_SIZE), BLOCK))
-}
-
-const fn size(range: Ipv4Net) -> u32 {
-    // A /0 is refused long before.
-    1 << (32 - range.prefix_len())
-}
-
-fn nth4(first: Ipv4Addr, number: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(first) + number)
-}
-
-fn nth6(subnet: Ipv6Net, number: u32) -> Ipv6Addr {
-    Ipv6Addr::from(u128::from(subnet.network()) + u128::from(number))
 }
 
 #[cfg(test)]
@@ -201,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Metadata, Object, Spec};
+    use crate::state::Allocation;
 
     fn snapshot(keys: &[(Kind, &str)]) -> Snapshot {
         let mut snapshot = Snapshot::default();

@@ -155,9 +155,8 @@ fn structural(schema: &mut Value) {
         // Lines of a comment are one sentence.
         *text = text.replace('\n', " ");
     }
-    match fields.get_mut("properties") {
-        Some(Value::Object(properties)) => properties.values_mut().for_each(structural),
-        _ => {}
+    if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+        properties.values_mut().for_each(structural);
     }
     for field in ["items", "additionalProperties"] {
         fields.get_mut(field).into_iter().for_each(structural);

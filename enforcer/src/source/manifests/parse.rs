@@ -175,4 +175,3 @@ fn list_items(value: &Value) -> Option<&Vec<Value>> {
     (value.get("apiVersion")?.as_str()? == "v1" && value.get("kind")?.as_str()? == "List")
         .then(|| value.get("items")?.as_sequence())?
 }
-

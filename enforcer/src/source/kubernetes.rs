@@ -1,0 +1,100 @@
+//! A Kubernetes API server as the source of objects, and as the place that the controller writes to.
+//!
+//! ```text
+//! list + watch, one per kind ─▶ View (pure) ─▶ Snapshot, State, Facts
+//! ```
+//!
+//! What a role watches is its own choice ([`Interest`]); objects are cut down to what is used as soon as they arrive.
+//! Nothing is taken for gone before a list of its kind is complete, so that neither a start, nor a `410 Gone`, nor an
+//! API server that is away removes anything. Allocations are read from the objects' `status`, which only the
+//! controller may write.
+//!
+//! Nothing outside of this folder names `kube`.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::watch;
+
+use crate::{model::ObjectKey, state::State, store::Snapshot};
+
+mod allocations;
+mod documents;
+mod facts;
+mod raw;
+mod resource;
+mod view;
+mod watching;
+
+pub use documents::ApiError;
+pub use facts::{Facts, Report, ReportedConnection};
+pub use resource::Resource;
+pub use watching::{Interest, Pods};
+
+/// Where the API server is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Connect {
+    /// kubeconfig of the API server [default: $KUBECONFIG, ~/.kube/config, the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// A client of one API server; clones share its connections.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    namespace: Arc<str>,
+}
+
+/// What the watches say together; its parts are of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    pub snapshot: Arc<Snapshot>,
+    /// `None` until an object's status names the ranges of the install.
+    pub state: Option<Arc<State>>,
+    /// What the server says of our objects besides what they mean.
+    pub facts: Arc<BTreeMap<ObjectKey, Arc<Facts>>>,
+}
+
+/// Until a connection counts as refused.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Cluster {
+    /// Reads the configuration; nothing is asked of the server yet.
+    pub async fn connect(connect: &Connect) -> anyhow::Result<Self> {
+        let options = KubeConfigOptions { context: connect.context.clone(), ..KubeConfigOptions::default() };
+        let mut config = match &connect.kubeconfig {
+            Some(path) => {
+                let file = Kubeconfig::read_from(path)
+                    .with_context(|| format!("--kubeconfig {}: cannot be read", path.display()))?;
+                let config = kube::Config::from_custom_kubeconfig(file, &options).await;
+                config.with_context(|| format!("--kubeconfig {}", path.display()))?
+            }
+            None if connect.context.is_some() => {
+                kube::Config::from_kubeconfig(&options).await.context("--context: no kubeconfig has it")?
+            }
+            None => kube::Config::infer().await.context(
+                "no API server is known: expected --kubeconfig, $KUBECONFIG, ~/.kube/config or a pod's service account",
+            )?,
+        };
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        let namespace = Arc::from(config.default_namespace.as_str());
+        let client = kube::Client::try_from(config).context("cannot make a client of the API server")?;
+        Ok(Self { client, namespace })
+    }
+
+    /// The namespace of the kubeconfig's context, or of the pod.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Follows what a role is interested in, from tasks of its own, until nobody listens any more. The channel has an
+    /// empty [`Told`] until every list has been complete once. Call it from within a tokio runtime.
+    pub fn follow(&self, interest: &Interest) -> watch::Receiver<Told> {
+        watching::follow(self, interest)
+    }
+}

@@ -1,0 +1,80 @@
+//! What the server says of an object of ours besides what it means: its versions, its status, a node's report.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::state::{Condition, ObjectStatus};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub uid: String,
+    /// Of this version of the object; greater ones are later. Zero where the server's is no number.
+    pub version: u64,
+    /// Of its spec.
+    pub generation: i64,
+    pub status: Arc<ObjectStatus>,
+    /// Of a TunnelNode: what its agent says.
+    pub report: Option<Arc<Report>>,
+    /// Of a TunnelNode: the key that its spec asks for, accepted or not.
+    pub asked_key: Option<String>,
+}
+
+/// What an agent says of its node, in the top-level field `report` of its TunnelNode: agents may write no status.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    pub conditions: Vec<Condition>,
+    pub connections: Vec<ReportedConnection>,
+}
+
+/// A connection that pods of the node have.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReportedConnection {
+    /// `namespace/name`
+    pub name: String,
+    /// Of the object that is in force.
+    pub generation: i64,
+    /// How many pods of the node it selects.
+    pub pods: u32,
+    /// How many of them may connect now.
+    pub live: u32,
+}
+
+/// Field of a TunnelNode's status: the key that the controller has accepted.
+pub(super) const ACCEPTED_KEY: &str = "publicKey";
+
+impl Facts {
+    pub(super) fn of(document: &Value) -> Self {
+        let metadata = &document["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+        let read = |field: &str| document.get(field).filter(|value| !value.is_null()).cloned();
+        // What the schema of the server let through and is no status is none: the controller writes it anew.
+        let status =
+            read("status").and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
+        let report = read("report").and_then(|report| serde_json::from_value(report).ok());
+        Self {
+            uid: text("uid").to_owned(),
+            version: text("resourceVersion").parse().unwrap_or_default(),
+            generation: metadata["generation"].as_i64().unwrap_or_default(),
+            status: Arc::new(status),
+            report: report.map(Arc::new),
+            asked_key: None,
+        }
+    }
+
+    /// The key that the controller has accepted of a TunnelNode.
+    pub fn accepted_key(&self) -> Option<&str> {
+        self.status.fields.get(ACCEPTED_KEY)?.as_str()
+    }
+
+    /// The object's number in the install.
+    pub(super) fn number(&self) -> Option<u32> {
+        let number = self.status.fields.get("number")?.as_u64()?;
+        u32::try_from(number).ok()
+    }
+}

@@ -1,0 +1,255 @@
+//! What the watches have said so far, and what it means together. Pure: no server is asked here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use super::{Facts, Told, allocations};
+use crate::{
+    model::{Kind, Metadata, Object, ObjectKey, Spec},
+    source::document,
+    store::{Problem, Snapshot},
+    validate,
+};
+
+/// Annotations that are kept; others are of no use here, and often the largest part of an object.
+const OUR_ANNOTATIONS: &str = "enforcer.dev/";
+
+/// What one watch says.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A list begins: what it does not have is gone when it is complete.
+    Begin,
+    Put(Box<Taken>),
+    Gone(ObjectKey),
+    Complete,
+    /// The server cannot be asked; `None`: it can again.
+    Trouble(Option<String>),
+}
+
+/// One object, cut down to what is used.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub key: ObjectKey,
+    pub object: Result<Object, Problem>,
+    /// Of objects of ours.
+    pub facts: Option<Facts>,
+}
+
+impl Taken {
+    /// What a document of this kind says; `None` if it has no name.
+    pub fn of(kind: Kind, mut value: Value) -> Option<Self> {
+        let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        if name.is_empty() {
+            return None;
+        }
+        let key = ObjectKey::new(kind, namespace, name);
+        let facts = kind.is_ours().then(|| Facts::of(&value));
+        // Items of a list do not say what they are, and of an EndpointSlice all versions are read alike.
+        value["kind"] = kind.name().into();
+        value["apiVersion"] = kind.api_version().into();
+        if let Some(fields) = value.as_object_mut().filter(|_| kind.is_ours()) {
+            fields.remove("status");
+            fields.remove("report");
+        }
+        let read = serde_norway::to_value(&value).map_err(|error| error.to_string());
+        let object = match read.as_ref().map(document::object) {
+            Ok(Ok(object)) => Ok(object),
+            Ok(Err(refusal)) => Err(problem(&key, refusal.complaint.field, refusal.complaint.message)),
+            Err(message) => Err(problem(&key, String::new(), message.clone())),
+        };
+        let mut taken = Self { key, object, facts };
+        taken.trim();
+        Some(taken)
+    }
+
+    fn trim(&mut self) {
+        let is_ours = self.key.kind.is_ours();
+        let Ok(object) = &mut self.object else { return };
+        let Metadata { annotations, .. } = &mut object.metadata;
+        // Where a pod is, is for its node to find out: whoever may write a Pod could name another's namespace.
+        annotations.retain(|name, _| is_ours && name.starts_with(OUR_ANNOTATIONS));
+        let (Spec::TunnelNode(spec), Some(facts)) = (&mut object.spec, &mut self.facts) else { return };
+        // The key that counts is the one that the controller has accepted: any agent may write any spec.
+        facts.asked_key = Some(spec.public_key.clone());
+        if let Some(accepted) = facts.accepted_key() {
+            accepted.clone_into(&mut spec.public_key);
+        }
+    }
+}
+
+fn problem(key: &ObjectKey, field: String, message: String) -> Problem {
+    Problem { origin: String::new(), object: key.to_string(), field, message }
+}
+
+/// What one watch has told.
+#[derive(Debug, Default)]
+struct Scope {
+    keys: BTreeSet<ObjectKey>,
+    /// Keys of the list that is not complete yet.
+    fresh: Option<BTreeSet<ObjectKey>>,
+    complete: bool,
+    trouble: Option<String>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct View {
+    scopes: Vec<Scope>,
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    facts: BTreeMap<ObjectKey, Arc<Facts>>,
+    /// What is wrong with objects.
+    refused: BTreeMap<ObjectKey, Problem>,
+    /// Those of them that are what they said last.
+    kept: BTreeSet<ObjectKey>,
+    changed: bool,
+    facts_changed: bool,
+    told: Option<Told>,
+}
+
+impl View {
+    /// Of so many watches.
+    pub fn new(watches: usize) -> Self {
+        Self {
+            scopes: (0..watches).map(|_| Scope::default()).collect(),
+            objects: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            kept: BTreeSet::new(),
+            changed: false,
+            facts_changed: false,
+            told: None,
+        }
+    }
+
+    /// Takes over what the watch of this number says.
+    pub fn take(&mut self, watch: usize, event: Event) {
+        let Some(scope) = self.scopes.get_mut(watch) else { return };
+        match event {
+            Event::Begin => scope.fresh = Some(BTreeSet::new()),
+            Event::Put(taken) => {
+                scope.keys.insert(taken.key.clone());
+                if let Some(fresh) = &mut scope.fresh {
+                    fresh.insert(taken.key.clone());
+                }
+                self.put(*taken);
+            }
+            Event::Gone(key) => {
+                scope.keys.remove(&key);
+                if let Some(fresh) = &mut scope.fresh {
+                    fresh.remove(&key);
+                }
+                self.remove(&key);
+            }
+            Event::Complete => {
+                scope.complete = true;
+                let Some(fresh) = scope.fresh.take() else { return };
+                let gone: Vec<_> = scope.keys.difference(&fresh).cloned().collect();
+                scope.keys = fresh;
+                for key in gone {
+                    self.remove(&key);
+                }
+            }
+            Event::Trouble(trouble) => {
+                self.changed |= scope.trouble != trouble;
+                scope.trouble = trouble;
+            }
+        }
+    }
+
+    fn put(&mut self, taken: Taken) {
+        let Taken { key, object, facts } = taken;
+        if let Some(facts) = facts
+            && self.facts.get(&key).is_none_or(|known| **known != facts)
+        {
+            self.facts.insert(key.clone(), Arc::new(facts));
+            self.facts_changed = true;
+        }
+        let uid = self.facts.get(&key).map(|facts| facts.uid.as_str());
+        // What another object of the name said is not this one's last word.
+        let last = self.objects.get(&key).filter(|last| last.metadata.uid.as_deref() == uid || uid.is_none());
+        let (problem, object) = match object {
+            Ok(object) => {
+                let mistake = validate::object(&object);
+                (mistake.map(|mistake| problem(&key, mistake.field, mistake.message)), Some(object))
+            }
+            Err(problem) => (Some(problem), None),
+        };
+        match (problem, object, last) {
+            (None, Some(object), last) => {
+                self.changed |= self.refused.remove(&key).is_some() | self.kept.remove(&key);
+                if last.is_none_or(|last| **last != object) {
+                    self.objects.insert(key, Arc::new(object));
+                    self.changed = true;
+                }
+            }
+            (Some(problem), object, last) => {
+                self.changed = true;
+                if last.is_some() {
+                    self.kept.insert(key.clone());
+                } else {
+                    // Without a good state before it, the object goes on as it is: its status will say the same.
+                    self.objects.remove(&key);
+                    self.kept.remove(&key);
+                    self.objects.extend(object.map(|object| (key.clone(), Arc::new(object))));
+                }
+                self.refused.insert(key, problem);
+            }
+            (None, None, _) => {}
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        self.changed |= self.objects.remove(key).is_some() | self.refused.remove(key).is_some();
+        self.kept.remove(key);
+        self.facts_changed |= self.facts.remove(key).is_some();
+    }
+
+    /// What is to be told now, if it is anything new. Nothing before every list has been complete once.
+    pub fn tell(&mut self) -> Option<Told> {
+        if !self.scopes.iter().all(|scope| scope.complete) {
+            return None;
+        }
+        let first = self.told.is_none();
+        let mut told = self.told.clone().unwrap_or_default();
+        if !(first || self.changed || self.facts_changed) {
+            return None;
+        }
+        if std::mem::take(&mut self.changed) || first {
+            told.snapshot = Arc::new(self.snapshot(told.snapshot.revision + 1));
+        }
+        if std::mem::take(&mut self.facts_changed) || first {
+            told.facts = Arc::new(self.facts.clone());
+            let state = allocations::state(&told.facts);
+            if told.state.as_deref() != state.as_ref() {
+                told.state = state.map(Arc::new);
+            }
+        }
+        self.told = Some(told.clone());
+        Some(told)
+    }
+
+    fn snapshot(&self, revision: u64) -> Snapshot {
+        let troubles: BTreeSet<&String> =
+            self.scopes.iter().filter_map(|scope| scope.trouble.as_ref()).collect();
+        let troubles = troubles.into_iter().map(|trouble| Problem {
+            origin: String::new(),
+            object: "API server".to_owned(),
+            field: String::new(),
+            message: trouble.clone(),
+        });
+        let why = |key: &ObjectKey| self.refused.get(key).map(ToString::to_string).unwrap_or_default();
+        Snapshot {
+            revision,
+            objects: self.objects.clone(),
+            origins: BTreeMap::new(),
+            problems: troubles.chain(self.refused.values().cloned()).collect(),
+            kept: self.kept.iter().map(|key| (key.clone(), why(key))).collect(),
+            incomplete: self.refused.keys().any(|key| !self.objects.contains_key(key)),
+        }
+    }
+}
