@@ -151,8 +151,7 @@ async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
     let (announced, acks) = announced::Announced::new(common.netns.clone());
     let (snapshot, state, registration) = register::follow(&args, run_dir, &common.private_key).await?;
-    let devices = netlink::watch_devices(None)?;
-    let inputs = Inputs { snapshot, state, devices, sights, reports, acks };
+    let inputs = Inputs { snapshot, state, devices: netlink::watch_devices(None)?, sights, reports, acks };
     let (names, names_receiver) = watch::channel(events::Names::default());
     let (asked, views) = Views::asked();
     let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;

@@ -22,6 +22,9 @@ pub use pod::{CGROUP_ANNOTATION, NETNS_ANNOTATION, PodIp, PodSpec, PodStatus};
 /// Group and version of our kinds.
 pub const API_VERSION: &str = "enforcer.dev/v1alpha1";
 
+/// Label of what was written for an Application: its name.
+pub const APPLICATION_LABEL: &str = "enforcer.dev/application";
+
 pub type Labels = BTreeMap<String, String>;
 
 /// The part of Kubernetes' `ObjectMeta` that is used.

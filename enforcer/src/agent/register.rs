@@ -73,7 +73,11 @@ type Followed =
 
 /// Begins to follow objects and allocations; where they come from an API server, it is told of the node.
 pub async fn follow(args: &Args, run_dir: &Path, private_key: &[u8; 32]) -> anyhow::Result<Followed> {
-    let interest = Interest { pods: Pods::OfNode(args.kubernetes_node().to_owned()), all_services: false };
+    let interest = Interest {
+        pods: Pods::OfNode(args.kubernetes_node().to_owned()),
+        all_services: false,
+        written: false,
+    };
     let source::Followed { snapshots, states, server } =
         args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
     let identity = Identity::of(args, private_key);

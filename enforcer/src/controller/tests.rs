@@ -1,9 +1,17 @@
 //! Turns of the controller as values, and what a failed save does.
 
-use super::*;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{
+    standalone::{Controller, RETRY, STATUS_DELAY},
+    *,
+};
 use crate::{
     model::{Kind, ObjectKey},
     source::manifests::read_text,
+    state,
 };
 
 const OBJECTS: &str = r#"
@@ -175,15 +183,8 @@ fn a_failed_save_is_said_and_tried_again() {
     let dir = std::env::temp_dir().join(format!("enforcer-controller-{}", std::process::id()));
     let _absent = fs::remove_dir_all(&dir);
     let path = dir.join("state.json");
-    let mut controller = Controller {
-        path: path.clone(),
-        saved: None,
-        state: Arc::new(install()),
-        late: None,
-        last: None,
-        counted: status::Counted::default(),
-        logged: Vec::new(),
-    };
+    let turns = Turns::from(Arc::new(install()));
+    let mut controller = Controller { path: path.clone(), saved: None, late: None, turns };
     let snapshot = Arc::new(read_text("a.yaml", OBJECTS));
     let now = Instant::now();
     let (view, save_after) = controller.cycle(snapshot.clone(), now);

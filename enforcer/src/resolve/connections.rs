@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     model::{
-        ApplicationSpec, ConnectionSource, DestinationRef, Kind, LabelSelector, Object, ObjectKey, PortRef,
-        ServiceConnectionSpec, SourceKind, Spec,
+        APPLICATION_LABEL, ApplicationSpec, ConnectionSource, DestinationRef, Kind, LabelSelector, Object,
+        ObjectKey, PortRef, ServiceConnectionSpec, SourceKind, Spec,
     },
     state::State,
     store::Snapshot,
@@ -265,6 +265,14 @@ fn ports(
     Ok(ports)
 }
 
+/// Whether there is a connection of this name that was not written for the Application.
+fn is_of_another(connection: &ObjectKey, application: &ObjectKey, snapshot: &Snapshot) -> bool {
+    snapshot
+        .objects
+        .get(connection)
+        .is_some_and(|object| object.metadata.labels.get(APPLICATION_LABEL) != Some(&application.name))
+}
+
 /// Connections of the references that hold; the verdict speaks of the first that does not.
 fn application(
     key: &ObjectKey,
@@ -288,7 +296,7 @@ fn application(
                 &format!("{field}.name"),
                 format!("its connection would be {message}"),
             ))
-        } else if snapshot.objects.contains_key(&own) || !managed.insert(own.clone()) {
+        } else if is_of_another(&own, key, snapshot) || !managed.insert(own.clone()) {
             let message =
                 format!("{own} exists already and is not of this Application, expected a free name");
             Err(Refusal::new("NameTaken", &format!("{field}.name"), message))
@@ -296,6 +304,8 @@ fn application(
             target(&format!("{field}.target"), &key.namespace, &service.target, snapshot, resolved)
         };
         match reference {
+            // In a cluster the controller writes it as an object of its own, which says the same.
+            Ok(_) if snapshot.objects.contains_key(&own) => {}
             Ok(instance) => {
                 connections.extend(managed_connection(own, instance, (key, object), spec, resolved));
             }

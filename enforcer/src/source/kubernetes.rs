@@ -15,11 +15,12 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::{model::ObjectKey, state::State, store::Snapshot};
 
-mod allocations;
+pub mod allocations;
 mod documents;
 mod facts;
 mod raw;
@@ -28,8 +29,9 @@ mod view;
 mod watching;
 
 pub use documents::ApiError;
-pub use facts::{Facts, Report, ReportedConnection};
+pub use facts::{Facts, NodeFacts, Report, ReportedConnection};
 pub use resource::Resource;
+pub use view::DocumentKey;
 pub use watching::{Interest, Pods};
 
 /// Where the API server is.
@@ -58,7 +60,14 @@ pub struct Told {
     pub state: Option<Arc<State>>,
     /// What the server says of our objects besides what they mean.
     pub facts: Arc<BTreeMap<ObjectKey, Arc<Facts>>>,
+    /// Objects that do not say anything that could be understood, each with what is wrong.
+    pub refused: Arc<BTreeMap<ObjectKey, String>>,
+    /// What a controller of ours has written, for [`Interest::written`].
+    pub documents: Arc<BTreeMap<DocumentKey, Arc<Value>>>,
 }
+
+/// Label of everything that a controller of ours writes besides status.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "enforcer");
 
 /// Until a connection counts as refused.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

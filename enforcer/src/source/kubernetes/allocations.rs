@@ -3,7 +3,10 @@
 //! Numbers and blocks are what is read; addresses follow from them and from the ranges of the install, which stand in
 //! the status of every gateway and node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
@@ -14,7 +17,7 @@ use crate::{
     state::{self, Next, State},
 };
 
-type All = BTreeMap<ObjectKey, std::sync::Arc<Facts>>;
+pub type All = BTreeMap<ObjectKey, Arc<Facts>>;
 
 #[derive(Deserialize)]
 struct Ranges {
@@ -33,8 +36,8 @@ fn ranges(facts: &Facts) -> Option<Ranges> {
 }
 
 /// The allocations; `None` while no status names the ranges of the install.
-pub(super) fn state(all: &All) -> Option<State> {
-    let known = |(key, facts): (&ObjectKey, &std::sync::Arc<Facts>)| {
+pub fn state(all: &All) -> Option<State> {
+    let known = |(key, facts): (&ObjectKey, &Arc<Facts>)| {
         matches!(key.kind, Kind::TunnelGateway | Kind::TunnelNode).then(|| ranges(facts))?
     };
     let first = all.iter().find_map(known)?;
@@ -43,11 +46,11 @@ pub(super) fn state(all: &All) -> Option<State> {
 
 /// What the statuses say on top of an install without allocations. Of two that have the same number the first keeps
 /// it, by kind, namespace and name.
-pub(super) fn onto(mut state: State, all: &All) -> State {
+pub fn onto(mut state: State, all: &All) -> State {
     let mut taken = BTreeSet::new();
     let mut next = Next::default();
-    for (key, facts) in all {
-        state.status.insert(key.clone(), std::sync::Arc::clone(&facts.status));
+    for (key, facts) in all.iter().filter(|(key, _)| key.kind.is_ours()) {
+        state.status.insert(key.clone(), Arc::clone(&facts.status));
         let Some(number) = facts.number() else { continue };
         let class = if key.kind.is_instance() { Kind::Postgres } else { key.kind };
         if !taken.insert((class, number)) {

@@ -23,6 +23,8 @@ pub enum ApiError {
     Invalid { what: String, message: String },
     #[error("{what}: not allowed: {message}")]
     Forbidden { what: String, message: String },
+    #[error("{what}: the API server does not answer")]
+    Silent { what: String },
     /// It did not answer, or not with what was asked for.
     #[error("{what}: the API server cannot be asked")]
     Server {

@@ -19,6 +19,16 @@ pub struct Facts {
     pub report: Option<Arc<Report>>,
     /// Of a TunnelNode: the key that its spec asks for, accepted or not.
     pub asked_key: Option<String>,
+    /// Of a Node.
+    pub node: Option<NodeFacts>,
+}
+
+/// What decides whether ordinary pods may come to a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    pub boot_id: String,
+    /// As they stand in `spec`.
+    pub taints: Vec<Value>,
 }
 
 /// What an agent says of its node, in the top-level field `report` of its TunnelNode: agents may write no status.
@@ -64,6 +74,10 @@ impl Facts {
             status: Arc::new(status),
             report: report.map(Arc::new),
             asked_key: None,
+            node: (document["kind"] == "Node").then(|| NodeFacts {
+                boot_id: document["status"]["nodeInfo"]["bootID"].as_str().unwrap_or_default().to_owned(),
+                taints: document["spec"]["taints"].as_array().cloned().unwrap_or_default(),
+            }),
         }
     }
 

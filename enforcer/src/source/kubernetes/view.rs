@@ -25,9 +25,33 @@ pub(super) enum Event {
     Begin,
     Put(Box<Taken>),
     Gone(ObjectKey),
+    /// A document that a controller wrote, as it is now.
+    Document(DocumentKey, Box<Value>),
+    NoDocument(DocumentKey),
     Complete,
     /// The server cannot be asked; `None`: it can again.
     Trouble(Option<String>),
+}
+
+/// Names a document of any kind.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct DocumentKey {
+    pub kind: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl DocumentKey {
+    /// Of a document that says what it is.
+    pub fn of(document: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &document["metadata"];
+        Self {
+            kind: text(&document["kind"]),
+            namespace: text(&metadata["namespace"]),
+            name: text(&metadata["name"]),
+        }
+    }
 }
 
 /// One object, cut down to what is used.
@@ -48,9 +72,9 @@ impl Taken {
             return None;
         }
         let key = ObjectKey::new(kind, namespace, name);
-        let facts = kind.is_ours().then(|| Facts::of(&value));
         // Items of a list do not say what they are, and of an EndpointSlice all versions are read alike.
         value["kind"] = kind.name().into();
+        let facts = (kind.is_ours() || kind == Kind::Node).then(|| Facts::of(&value));
         value["apiVersion"] = kind.api_version().into();
         if let Some(fields) = value.as_object_mut().filter(|_| kind.is_ours()) {
             fields.remove("status");
@@ -82,18 +106,42 @@ impl Taken {
     }
 }
 
+/// A problem without the object's name.
+fn words(problem: &Problem) -> String {
+    if problem.field.is_empty() {
+        problem.message.clone()
+    } else {
+        format!("{}: {}", problem.field, problem.message)
+    }
+}
+
 fn problem(key: &ObjectKey, field: String, message: String) -> Problem {
     Problem { origin: String::new(), object: key.to_string(), field, message }
+}
+
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Key {
+    Object(ObjectKey),
+    Document(DocumentKey),
 }
 
 /// What one watch has told.
 #[derive(Debug, Default)]
 struct Scope {
-    keys: BTreeSet<ObjectKey>,
+    keys: BTreeSet<Key>,
     /// Keys of the list that is not complete yet.
-    fresh: Option<BTreeSet<ObjectKey>>,
+    fresh: Option<BTreeSet<Key>>,
     complete: bool,
     trouble: Option<String>,
+}
+
+impl Scope {
+    fn add(&mut self, key: Key) {
+        if let Some(fresh) = &mut self.fresh {
+            fresh.insert(key.clone());
+        }
+        self.keys.insert(key);
+    }
 }
 
 /// All of it.
@@ -106,8 +154,10 @@ pub(super) struct View {
     refused: BTreeMap<ObjectKey, Problem>,
     /// Those of them that are what they said last.
     kept: BTreeSet<ObjectKey>,
+    documents: BTreeMap<DocumentKey, Arc<Value>>,
     changed: bool,
     facts_changed: bool,
+    documents_changed: bool,
     told: Option<Told>,
 }
 
@@ -120,8 +170,10 @@ impl View {
             facts: BTreeMap::new(),
             refused: BTreeMap::new(),
             kept: BTreeSet::new(),
+            documents: BTreeMap::new(),
             changed: false,
             facts_changed: false,
+            documents_changed: false,
             told: None,
         }
     }
@@ -132,19 +184,16 @@ impl View {
         match event {
             Event::Begin => scope.fresh = Some(BTreeSet::new()),
             Event::Put(taken) => {
-                scope.keys.insert(taken.key.clone());
-                if let Some(fresh) = &mut scope.fresh {
-                    fresh.insert(taken.key.clone());
-                }
+                scope.add(Key::Object(taken.key.clone()));
                 self.put(*taken);
             }
-            Event::Gone(key) => {
-                scope.keys.remove(&key);
-                if let Some(fresh) = &mut scope.fresh {
-                    fresh.remove(&key);
-                }
-                self.remove(&key);
+            Event::Document(key, document) => {
+                scope.add(Key::Document(key.clone()));
+                self.documents.insert(key, Arc::new(*document));
+                self.documents_changed = true;
             }
+            Event::Gone(key) => self.gone(watch, &Key::Object(key)),
+            Event::NoDocument(key) => self.gone(watch, &Key::Document(key)),
             Event::Complete => {
                 scope.complete = true;
                 let Some(fresh) = scope.fresh.take() else { return };
@@ -159,6 +208,14 @@ impl View {
                 scope.trouble = trouble;
             }
         }
+    }
+
+    fn gone(&mut self, watch: usize, key: &Key) {
+        if let Some(scope) = self.scopes.get_mut(watch) {
+            scope.keys.remove(key);
+            scope.fresh.iter_mut().for_each(|fresh| _ = fresh.remove(key));
+        }
+        self.remove(key);
     }
 
     fn put(&mut self, taken: Taken) {
@@ -203,7 +260,14 @@ impl View {
         }
     }
 
-    fn remove(&mut self, key: &ObjectKey) {
+    fn remove(&mut self, key: &Key) {
+        let key = match key {
+            Key::Object(key) => key,
+            Key::Document(key) => {
+                self.documents_changed |= self.documents.remove(key).is_some();
+                return;
+            }
+        };
         self.changed |= self.objects.remove(key).is_some() | self.refused.remove(key).is_some();
         self.kept.remove(key);
         self.facts_changed |= self.facts.remove(key).is_some();
@@ -216,11 +280,16 @@ impl View {
         }
         let first = self.told.is_none();
         let mut told = self.told.clone().unwrap_or_default();
-        if !(first || self.changed || self.facts_changed) {
+        if !(first || self.changed || self.facts_changed || self.documents_changed) {
             return None;
+        }
+        if std::mem::take(&mut self.documents_changed) {
+            told.documents = Arc::new(self.documents.clone());
         }
         if std::mem::take(&mut self.changed) || first {
             told.snapshot = Arc::new(self.snapshot(told.snapshot.revision + 1));
+            let lost = self.refused.iter().filter(|(key, _)| !self.objects.contains_key(key));
+            told.refused = Arc::new(lost.map(|(key, problem)| (key.clone(), words(problem))).collect());
         }
         if std::mem::take(&mut self.facts_changed) || first {
             told.facts = Arc::new(self.facts.clone());

@@ -17,7 +17,7 @@ use kube::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Cluster, Resource, Told,
+    Cluster, DocumentKey, MANAGED_BY, Resource, Told,
     raw::Raw,
     view::{Event, Taken, View},
 };
@@ -49,20 +49,29 @@ pub struct Interest {
     pub pods: Pods,
     /// All Services and EndpointSlices, not only those of the API server and of the DNS.
     pub all_services: bool,
+    /// What a controller of ours has written, see [`super::MANAGED_BY`].
+    pub written: bool,
 }
 
 /// One list and watch.
 struct Watch {
-    kind: Kind,
+    /// `None`: documents that a controller wrote, whatever they mean.
+    kind: Option<Kind>,
     resource: Resource,
     namespace: &'static str,
     fields: String,
-    labels: &'static str,
+    labels: String,
 }
 
 impl Watch {
     fn of(kind: Kind) -> Self {
-        Self { kind, resource: Resource::of(kind), namespace: "", fields: String::new(), labels: "" }
+        let resource = Resource::of(kind);
+        Self { kind: Some(kind), resource, namespace: "", fields: String::new(), labels: String::new() }
+    }
+
+    fn written(resource: Resource) -> Self {
+        let labels = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
+        Self { kind: None, resource, namespace: "", fields: String::new(), labels }
     }
 }
 
@@ -76,6 +85,10 @@ fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
         Pods::OfNode(node) => {
             watches.push(Watch { fields: format!("spec.nodeName={node}"), ..Watch::of(Kind::Pod) });
         }
+    }
+    if interest.written {
+        let kinds = [Kind::Service, Kind::ServiceConnection].map(Resource::of);
+        watches.extend(kinds.into_iter().chain([slices, Resource::CONFIG_MAP]).map(Watch::written));
     }
     let slices = Watch { resource: slices, ..Watch::of(Kind::EndpointSlice) };
     if interest.all_services {
@@ -91,7 +104,7 @@ fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
     });
     watches.push(Watch {
         namespace: server,
-        labels: "kubernetes.io/service-name=kubernetes",
+        labels: "kubernetes.io/service-name=kubernetes".to_owned(),
         resource: slices.resource,
         ..Watch::of(Kind::EndpointSlice)
     });
@@ -161,7 +174,7 @@ async fn run(cluster: Cluster, watch: Watch, number: usize, say: Said) {
         config = config.fields(&watch.fields);
     }
     if !watch.labels.is_empty() {
-        config = config.labels(watch.labels);
+        config = config.labels(&watch.labels);
     }
     let mut events = watcher(api, config).backoff(Waits::default()).into_stream().boxed();
     let mut troubled = false;
@@ -175,7 +188,7 @@ async fn run(cluster: Cluster, watch: Watch, number: usize, say: Said) {
                     // Whoever does not listen any more has ended this task as well.
                     let _over = say.send((number, Event::Trouble(None))).await;
                 }
-                taken(watch.kind, event)
+                taken(&watch, event)
             }
             Ok(None) => return,
             Err(error) => trouble(&watch, &error, &mut troubled),
@@ -188,13 +201,23 @@ async fn run(cluster: Cluster, watch: Watch, number: usize, say: Said) {
     }
 }
 
-fn taken(kind: Kind, event: watcher::Event<Raw>) -> Option<Event> {
-    let put = |raw: Raw| Some(Event::Put(Box::new(Taken::of(kind, raw.document)?)));
+fn taken(watch: &Watch, event: watcher::Event<Raw>) -> Option<Event> {
+    let put = |mut raw: Raw| {
+        if let Some(kind) = watch.kind {
+            return Some(Event::Put(Box::new(Taken::of(kind, raw.document)?)));
+        }
+        raw.document["kind"] = watch.resource.kind.into();
+        Some(Event::Document(DocumentKey::of(&raw.document), Box::new(raw.document)))
+    };
     match event {
         watcher::Event::Init => Some(Event::Begin),
         watcher::Event::InitApply(raw) | watcher::Event::Apply(raw) => put(raw),
         watcher::Event::InitDone => Some(Event::Complete),
-        watcher::Event::Delete(raw) => Some(Event::Gone(Taken::of(kind, raw.document)?.key)),
+        watcher::Event::Delete(raw) => Some(match put(raw)? {
+            Event::Put(taken) => Event::Gone(taken.key),
+            Event::Document(key, _) => Event::NoDocument(key),
+            other => other,
+        }),
     }
 }
 
@@ -212,7 +235,7 @@ fn trouble(watch: &Watch, error: &watcher::Error, troubled: &mut bool) -> Option
             tracing::info!(kind = plural, "the API server has forgotten where the watch was, listing again");
             return None;
         }
-        Some((404, _)) if watch.kind.is_ours() => {
+        Some((404, _)) if watch.kind.is_some_and(Kind::is_ours) => {
             format!("it has no {plural}, expected the definitions that `enforcer install` prints")
         }
         Some((403, message)) => format!("{plural} may not be read: {message}"),

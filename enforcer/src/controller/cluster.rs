@@ -1,0 +1,159 @@
+//! The controller of a cluster: it reads allocations from statuses, and writes statuses, names and what Applications
+//! need.
+//!
+//! ```text
+//! watches ─▶ Told ─▶ turn (pure) ─▶ statuses, documents (pure) ─▶ plan (pure) ─▶ requests
+//! ```
+//!
+//! One controller leads; the others wait for its Lease and know nothing. What is written is compared with what the
+//! server has, so that whatever somebody else changed is put right.
+
+use std::{collections::BTreeSet, fs, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{Args, Turns, condition, install, now};
+use crate::{
+    control::{self, View, Views},
+    signals,
+    source::kubernetes::{Cluster, DocumentKey, Interest, Pods, Resource, Told, allocations},
+    state::State,
+};
+
+mod documents;
+mod lease;
+mod plan;
+mod statuses;
+mod writer;
+
+use lease::Lease;
+use writer::Writer;
+
+/// Owner of the fields that the controller writes.
+const MANAGER: &str = "enforcer-controller";
+
+/// Runs until it is told to end, or leads no more.
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let cluster = args.source.server().await?;
+    fs::create_dir_all(&args.run_dir)
+        .with_context(|| format!("cannot make --run-dir {}", args.run_dir.display()))?;
+    let (views, view) = watch::channel(waiting());
+    let mut serving =
+        tokio::spawn(control::serve(args.run_dir.join("controller.sock"), Views::told(view), None));
+    let stop = signals::told_to_end()?;
+    tokio::pin!(stop);
+    let identity = format!("{}-{}", nix::unistd::gethostname()?.display(), std::process::id());
+    let mut lease = tokio::select! {
+        lease = Lease::acquire(&cluster, &args.lease_namespace, identity) => lease,
+        ended = &mut serving => return ended.context("the control socket has crashed")?,
+        () = &mut stop => return Ok(()),
+    };
+    let result = tokio::select! {
+        result = lead(&args, &cluster, &views, lease.held()) => result,
+        () = lease.lost() => bail!("the lease was lost: another controller may lead now"),
+        ended = &mut serving => ended.context("the control socket has crashed")?,
+        () = &mut stop => Ok(()),
+    };
+    lease.release().await;
+    result
+}
+
+/// What is told while another one leads.
+fn waiting() -> View {
+    let conditions =
+        [condition("Leading", "Leading", "AnotherLeads", &["another controller leads".to_owned()])];
+    View { role: json!({ "role": "controller", "name": "", "conditions": conditions }), ..View::default() }
+}
+
+/// Leads: every list is asked for anew, so that nothing of a predecessor is missed.
+async fn lead(
+    args: &Args,
+    cluster: &Cluster,
+    views: &watch::Sender<View>,
+    held: lease::Held,
+) -> anyhow::Result<()> {
+    let slices = cluster.endpoint_slices().await?;
+    let mut told = cluster.follow(&Interest { pods: Pods::All, all_services: false, written: true });
+    told.changed().await.context("the API server is not followed any more")?;
+    let first = told.borrow_and_update().clone();
+    let mut leader = Leader {
+        turns: Turns::from(Arc::new(adopt(args, &first)?)),
+        writer: Writer::new(cluster.clone(), slices, held),
+        taken: BTreeSet::new(),
+        slices,
+    };
+    let mut now_told = first;
+    loop {
+        let view = leader.turn(&now_told);
+        views.send_replace(view);
+        tokio::select! {
+            changed = told.changed() => changed.context("the API server is not followed any more")?,
+            () = leader.writer.wait() => {}
+        }
+        leader.taken.extend(leader.writer.finished());
+        now_told = told.borrow_and_update().clone();
+    }
+}
+
+/// Allocations as the statuses have them.
+fn adopt(args: &Args, told: &Told) -> anyhow::Result<State> {
+    let Some(state) = &told.state else {
+        return Ok(allocations::onto(install(args)?, &told.facts));
+    };
+    let pairs = [
+        ("--service-range", args.service_range, state.service_range),
+        ("--workload-range", args.workload_range, state.workload_range),
+    ];
+    for (flag, given, kept) in pairs {
+        if let Some(given) = given.filter(|given| *given != kept) {
+            bail!("{flag} {given}: the objects' status has {kept}, expected the same");
+        }
+    }
+    Ok(State::clone(state))
+}
+
+struct Leader {
+    turns: Turns,
+    writer: Writer,
+    /// Names that somebody else has.
+    taken: BTreeSet<DocumentKey>,
+    slices: Resource,
+}
+
+impl Leader {
+    /// One turn: what follows from what is told, and what has to be written for it.
+    fn turn(&mut self, told: &Told) -> View {
+        let (resolved, problems) = self.turns.turn(&told.snapshot);
+        let wanted = documents::wanted(told, &resolved, self.slices);
+        self.taken.retain(|key| wanted.contains_key(key) && !told.documents.contains_key(key));
+        let now = now();
+        let world = statuses::World {
+            told,
+            resolved: &resolved,
+            wanted: &wanted,
+            taken: &self.taken,
+            reports: statuses::reports(told),
+            now: &now,
+        };
+        let statuses = statuses::all(&self.turns.state.status, &world);
+        let mut writes = plan::statuses(told, statuses);
+        writes.extend(plan::documents(told, &wanted));
+        writes.extend(plan::untaint(told));
+        self.writer.take(told, writes);
+        let failures = self.writer.failures();
+        let conditions = [
+            condition("Leading", "Leading", "AnotherLeads", &[]),
+            condition("Written", "Written", "WriteFailed", &failures),
+            condition("ObjectsAccepted", "Accepted", "Refused", &problems),
+        ];
+        View {
+            snapshot: Arc::clone(&told.snapshot),
+            resolved,
+            state: Some(Arc::clone(&self.turns.state)),
+            role: json!({"role": "controller", "name": "leader", "conditions": conditions, "writes": self.writer.counts() }),
+            ..View::default()
+        }
+    }
+}
