@@ -1,7 +1,7 @@
-//! `enforcer dns`: names of destinations for standalone mode. Answers what the objects and the state file say, follows
-//! both, and forwards nothing.
+//! `enforcer dns`: names of Services and of destinations, after the Kubernetes DNS specification. Answers what the
+//! objects say, follows them, and asks others only where it is told to.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use hickory_proto::rr::Name;
@@ -12,39 +12,50 @@ use tokio::{
 };
 
 use crate::{
-    resolve::{Before, CLUSTER_DOMAIN, Resolved, without_connections},
-    source::manifests,
-    state::{self, State},
-    store::Snapshot,
+    resolve::CLUSTER_DOMAIN,
+    source::{
+        SourceArgs,
+        kubernetes::{Interest, Pods},
+        manifests::Memory,
+    },
+    state,
 };
 
 mod answer;
+mod book;
+mod follow;
+mod forward;
+mod handler;
+mod service;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod zone;
 
-pub use zone::{Addresses, Found, Zone};
+pub use forward::Forwarder;
+pub use zone::Zone;
 
 /// A TCP client that asks nothing for so long is cut off.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Answers that wait for a slow TCP client.
 const TCP_BACKLOG: usize = 16;
+/// Largest datagram that crosses the usual tunnels unfragmented.
+const MOST_UDP: u16 = 1232;
 
 /// What `enforcer dns` is told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Folder of YAML that has the objects
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
-    /// The controller's state file [default: DIR.state.json]
-    #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// UDP and TCP address to answer on; may be given several times
     #[arg(long, value_name = "ADDR:PORT", required = true)]
-    pub listen: Vec<SocketAddr>,
+    listen: Vec<SocketAddr>,
     /// Domain under which the names of services are
     #[arg(long, value_name = "DOMAIN", default_value = CLUSTER_DOMAIN)]
-    pub cluster_domain: String,
+    cluster_domain: String,
+    /// Server that is asked what is not ours; may be given several times [default: nobody is]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = forward::upstream)]
+    forward: Vec<SocketAddr>,
 }
 
 /// Runs until the process ends.
@@ -53,6 +64,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .ok()
         .filter(|name| !name.is_root())
         .with_context(|| format!("--cluster-domain {}: expected a DNS name", args.cluster_domain))?;
+    if let Some(own) = forward::own_upstream(&args.forward, &args.listen) {
+        anyhow::bail!("--forward {own}: leads back here, expected another server");
+    }
     let mut sockets = Vec::new();
     for address in &args.listen {
         let udp =
@@ -61,62 +75,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             TcpListener::bind(address).await.with_context(|| format!("cannot answer on TCP {address}"))?;
         sockets.push((udp, tcp));
     }
-    let path = args.state.clone().unwrap_or_else(|| state::default_path(&args.manifests));
-    let zones = follow(args.manifests, path, domain.to_ascii())?;
-    serve(sockets, zones).await
+    let accepted = args.source.state_path().map(|path| state::accepted_path(&path)).unwrap_or_default();
+    let interest = Interest { pods: Pods::None, only_services: true, written: false };
+    let followed = args.source.follow(Memory::Others(accepted), &interest).await?;
+    let zones = follow::follow(followed, &domain.to_ascii());
+    if !zones.borrow().is_ready() {
+        tracing::info!("not every name is known yet: questions for names of the cluster fail until then");
+    }
+    serve(sockets, zones, Forwarder::new(args.forward)).await
 }
 
 /// Answers from the latest zone on all sockets until one of them breaks.
-pub async fn serve(
+async fn serve(
     sockets: Vec<(UdpSocket, TcpListener)>,
     zones: watch::Receiver<Arc<Zone>>,
+    forwarder: Option<Forwarder>,
 ) -> anyhow::Result<()> {
-    let mut server = Server::new(answer::Answers { zones });
+    let mut server = Server::new(handler::Handler { zones, forwarder });
     for (udp, tcp) in sockets {
         server.register_socket(udp);
         server.register_listener(tcp, TCP_IDLE, TCP_BACKLOG);
     }
     server.block_until_done().await.context("the DNS server has stopped")
-}
-
-fn follow(manifests: PathBuf, state: PathBuf, domain: String) -> anyhow::Result<watch::Receiver<Arc<Zone>>> {
-    let accepted = manifests::Memory::Others(state::accepted_path(&state));
-    let mut snapshots = manifests::watch(manifests, accepted)?;
-    let mut states = state::watch_state(state);
-    let mut known: Option<(Arc<Snapshot>, Arc<State>, Resolved)> = None;
-    let mut zone = move || {
-        let snapshot = snapshots.borrow_and_update().clone();
-        let state = states.borrow_and_update().clone();
-        let last = known.as_ref();
-        let before = last.map(|(snapshot, state, resolved)| Before { snapshot, state, resolved });
-        // Names have nothing to do with connections, of which most changes are.
-        let same = state.as_ref().zip(before).is_some_and(|(state, before)| before.holds(&snapshot, state));
-        if !same {
-            known = state.map(|state| {
-                let resolved = without_connections(&snapshot, &state);
-                (snapshot, state, resolved)
-            });
-        }
-        let resolved = known.as_ref().map(|(.., resolved)| resolved);
-        (Arc::new(Zone::new(&domain, resolved)), snapshots.clone(), states.clone())
-    };
-    let (first, mut snapshot_changes, mut state_changes) = zone();
-    let (sender, receiver) = watch::channel(first);
-    tokio::spawn(async move {
-        loop {
-            let changed = tokio::select! {
-                changed = snapshot_changes.changed() => changed,
-                changed = state_changes.changed() => changed,
-                () = sender.closed() => return,
-            };
-            if let Err(error) = changed {
-                tracing::error!(%error, "names are not followed any more");
-                return;
-            }
-            let (next, snapshots, states) = zone();
-            (snapshot_changes, state_changes) = (snapshots, states);
-            sender.send_replace(next);
-        }
-    });
-    Ok(receiver)
 }

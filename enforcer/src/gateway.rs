@@ -152,7 +152,7 @@ struct Ends {
 
 async fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
     // Of pods that it can read the gateway checks what nodes say of them.
-    let interest = Interest { pods: Pods::All, all_services: false, written: false };
+    let interest = Interest { pods: Pods::All, only_services: false, written: false };
     let followed = args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
     let Followed { snapshots, states, .. } = followed;
     let (say, said) = mpsc::channel(64);

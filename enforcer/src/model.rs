@@ -14,7 +14,10 @@ mod key;
 mod kind;
 mod pod;
 
-pub use cluster::{EndpointSlice, NodeAddress, NodeStatus, ServiceSpec, SliceEndpoint};
+pub use cluster::{
+    AddressType, ClusterPort, EndpointConditions, EndpointSlice, NodeAddress, NodeStatus, ServiceSpec,
+    SliceEndpoint, Transport,
+};
 pub use key::{KeyParts, ObjectKey};
 pub use kind::Kind;
 pub use pod::{CGROUP_ANNOTATION, NETNS_ANNOTATION, PodIp, PodSpec, PodStatus};
@@ -335,7 +338,14 @@ impl Object {
                 document["status"] = serde_json::json!(status);
                 ("spec", serde_json::json!(spec))
             }
-            Spec::EndpointSlice(slice) => ("endpoints", serde_json::json!(slice.endpoints)),
+            Spec::EndpointSlice(slice) => {
+                if let (Some(document), serde_json::Value::Object(fields)) =
+                    (document.as_object_mut(), serde_json::json!(slice))
+                {
+                    document.extend(fields);
+                }
+                return document;
+            }
             Spec::Service(spec) => ("spec", serde_json::json!(spec)),
             Spec::ServiceConnection(spec) => ("spec", serde_json::json!(spec)),
             Spec::KeyValueStore(spec) | Spec::MySQL(spec) | Spec::Postgres(spec) => {

@@ -30,6 +30,7 @@ mod tests;
 
 pub use before::Before;
 pub(crate) use destinations::host_name;
+pub(crate) use infrastructure::SERVICE_NAME;
 pub use references::{is_alike, references};
 pub use selector::{FailedLabel, FailedTerm, match_pod};
 
@@ -208,6 +209,13 @@ pub struct DestinationPort {
     pub protocol: Protocol,
     pub port: u16,
     pub target_port: u16,
+}
+
+impl DestinationPort {
+    /// Its name in DNS and in the Service of the destination: `tcp-5432`.
+    pub fn name(&self) -> String {
+        format!("{}-{}", value::protocol_name(self.protocol).to_ascii_lowercase(), self.port)
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
+pub mod dig;
 pub mod first;
 pub mod hold;
 pub mod lab;

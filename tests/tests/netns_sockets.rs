@@ -2,6 +2,8 @@
 
 #[path = "netns_sockets/calls.rs"]
 mod calls;
+#[path = "netns_sockets/names.rs"]
+mod names;
 #[path = "netns_sockets/resolvers.rs"]
 mod resolvers;
 #[expect(dead_code, reason = "not every binary that shares it uses all of it")]

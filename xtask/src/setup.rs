@@ -10,6 +10,7 @@ use crate::process::{self, command, output};
 
 /// What each package is for stands beside it.
 const PACKAGES: &[&str] = &[
+    "bind9-dnsutils",  // `dig`
     "bpftool",         // looking at programs and maps
     "ethtool",         // offloads of the lab's devices
     "iproute2",        // the lab's network

@@ -75,7 +75,7 @@ type Followed =
 pub async fn follow(args: &Args, run_dir: &Path, private_key: &[u8; 32]) -> anyhow::Result<Followed> {
     let interest = Interest {
         pods: Pods::OfNode(args.kubernetes_node().to_owned()),
-        all_services: false,
+        only_services: false,
         written: false,
     };
     let source::Followed { snapshots, states, server } =

@@ -75,7 +75,7 @@ async fn lead(
     held: lease::Held,
 ) -> anyhow::Result<()> {
     let slices = cluster.endpoint_slices().await?;
-    let mut told = cluster.follow(&Interest { pods: Pods::All, all_services: false, written: true });
+    let mut told = cluster.follow(&Interest { pods: Pods::All, only_services: false, written: true });
     told.changed().await.context("the API server is not followed any more")?;
     let first = told.borrow_and_update().clone();
     let mut leader = Leader {

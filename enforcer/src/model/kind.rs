@@ -116,6 +116,14 @@ impl Kind {
         }
     }
 
+    /// Another group and version in which the kind means the same.
+    pub const fn older_api_version(self) -> Option<&'static str> {
+        match self {
+            Self::EndpointSlice => Some("discovery.k8s.io/v1beta1"),
+            _ => None,
+        }
+    }
+
     /// Kinds of `enforcer.dev`; the others are Kubernetes' own, of which only some fields are known here.
     pub const fn is_ours(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::EndpointSlice)

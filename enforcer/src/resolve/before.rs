@@ -1,8 +1,12 @@
 //! What was resolved before, as a store of work already done: with or without it the outcome is the same, but a
 //! connection that comes to a thousand others costs what one costs.
 
-use super::{Resolved, infrastructure, references};
-use crate::{model::Kind, state::State, store::Snapshot};
+use super::{Resolved, destinations, infrastructure, references};
+use crate::{
+    model::Kind,
+    state::State,
+    store::{Change, Snapshot},
+};
 
 /// The last outcome and what it followed from.
 #[derive(Clone, Copy, Debug)]
@@ -20,9 +24,18 @@ impl Before<'_> {
     pub fn holds(&self, snapshot: &Snapshot, state: &State) -> bool {
         let changes = snapshot.since(self.snapshot);
         let pods_changed = changes.iter().any(|change| change.key.kind == Kind::Pod);
-        changes.iter().all(|change| LEAVES.contains(&change.key.kind))
+        changes.iter().all(|change| LEAVES.contains(&change.key.kind) || is_beside_us(change))
             && references::is_alike(snapshot, self.state, state)
             && (!pods_changed || infrastructure::resolve(snapshot) == self.resolved.infrastructure)
+    }
+}
+
+/// A cluster has thousands of Services that nothing of ours depends on.
+fn is_beside_us(change: &Change) -> bool {
+    match change.key.kind {
+        Kind::Service => !infrastructure::concerns(change) && !destinations::may_have_name(change.key),
+        Kind::EndpointSlice => !infrastructure::concerns(change),
+        _ => false,
     }
 }
 
@@ -90,19 +103,21 @@ spec: {source: {kind: KubernetesCluster, name: blue}, destination: {kind: Postgr
         snapshot
     }
 
-    #[test]
-    fn what_was_resolved_before_saves_work_and_changes_nothing() {
+    /// Each with whether all but the connections is what it was.
+    fn turns() -> Vec<(String, bool)> {
         let more = "---\napiVersion: enforcer.dev/v1alpha1\nkind: ServiceConnection\nmetadata: {name: new, namespace: shop}\n\
                     spec: {source: {kind: KubernetesCluster, name: red}, destination: {kind: Postgres, name: pg}}\n";
         let taken = "---\napiVersion: v1\nkind: Service\nmetadata: {name: postgres-pg, namespace: shop}\n";
+        let node = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                    metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}\n\
+                    endpoints: [{addresses: [192.0.2.10]}]\n";
         let host = "kind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {hostNetwork: true, nodeName: n}\n\
                     status: {podIPs: [{ip: 192.0.2.10}]}\n";
         let with = |from: &str, to: &str| {
             assert!(OBJECTS.contains(from), "{from}");
             OBJECTS.replace(from, to)
         };
-        // Each with whether all but the connections is what it was.
-        let turns = [
+        vec![
             (OBJECTS.to_owned() + more, true),
             (with("app: web", "app: cart"), true),
             (with("2026-01-02", "2026-01-09"), true),
@@ -116,12 +131,20 @@ spec: {source: {kind: KubernetesCluster, name: blue}, destination: {kind: Postgr
                 true,
             ),
             (OBJECTS.to_owned() + taken, false),
+            (OBJECTS.to_owned() + &taken.replace("postgres-pg", "web"), true),
+            (OBJECTS.to_owned() + &taken.replace("postgres-pg", "kubernetes"), true),
+            (OBJECTS.to_owned() + &node.replace("default", "shop"), true),
+            (OBJECTS.to_owned() + node, false),
             (with("192.0.2.10", "192.0.2.11"), false),
             (with("crossNamespaceSources: true", "crossNamespaceSources: false"), false),
             (with("instance: pg", "instance: other"), false),
             (with("kind: Pod\nmetadata: {name: web, namespace: shop}\n", host), false),
             (String::new(), false),
-        ];
+        ]
+    }
+
+    #[test]
+    fn what_was_resolved_before_saves_work_and_changes_nothing() {
         let install = State::new(
             "fd00:1:2::/48".parse().unwrap(),
             "198.18.0.0/16".parse().unwrap(),
@@ -135,15 +158,15 @@ spec: {source: {kind: KubernetesCluster, name: blue}, destination: {kind: Postgr
             let before = Before { snapshot: &first, state, resolved: &resolved };
             assert_eq!(resolve_after(&first, state, Some(before)), resolved);
             assert_eq!(resolve_after(&first, &told, Some(before)), resolve(&first, &told));
-            for (text, same) in &turns {
+            for (text, same) in &turns() {
                 let next = objects(text, &first);
                 assert_eq!(before.holds(&next, state), *same, "{text}");
             }
-            for (one, _) in &turns {
+            for (one, _) in &turns() {
                 let one = objects(one, &first);
                 let resolved = resolve(&one, state);
                 let before = Before { snapshot: &one, state, resolved: &resolved };
-                for (text, _) in &turns {
+                for (text, _) in &turns() {
                     let next = objects(text, &one);
                     assert_eq!(resolve_after(&next, state, Some(before)), resolve(&next, state), "{text}");
                 }

@@ -107,6 +107,14 @@ fn instance(
     Ok(note)
 }
 
+/// Whether a Service may have the name of a destination, whichever there are.
+pub(super) fn may_have_name(key: &ObjectKey) -> bool {
+    Kind::ALL.iter().filter(|kind| kind.is_instance()).any(|kind| {
+        let kind = kind.name();
+        key.name.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+    })
+}
+
 /// The name in DNS is that of a Service. One that somebody else made is never taken over.
 fn free_name(key: &ObjectKey, snapshot: &Snapshot) -> Result<(), Refusal> {
     let host = host_name(key);

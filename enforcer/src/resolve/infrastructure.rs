@@ -4,15 +4,16 @@
 //! and EndpointSlices of the API server (`default/kubernetes`) and of the DNS (label `k8s-app: kube-dns` or that name,
 //! in `kube-system`). Services of other namespaces count for nothing: tenants write those.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::of_kinds;
 use crate::{
     model::{Kind, Object, ObjectKey, Spec},
-    store::Snapshot,
+    store::{Change, Snapshot},
 };
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of an EndpointSlice: the Service that it is of.
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// As in [`super::Resolved::infrastructure`].
 pub(super) fn resolve(snapshot: &Snapshot) -> BTreeMap<IpAddr, String> {
@@ -44,6 +45,21 @@ pub(super) fn resolve(snapshot: &Snapshot) -> BTreeMap<IpAddr, String> {
         }
     }
     addresses
+}
+
+/// Whether a Service or EndpointSlice that changed may say where the cluster lives.
+pub(super) fn concerns(change: &Change) -> bool {
+    let says = |object: &Arc<Object>| match change.key.kind {
+        Kind::Service => role(&change.key.namespace, &change.key.name, object).is_some(),
+        // Whether it is one of the DNS, its Service says.
+        Kind::EndpointSlice => {
+            let service = object.metadata.labels.get(SERVICE_NAME);
+            change.key.namespace == "kube-system"
+                || service.is_some_and(|name| role(&change.key.namespace, name, object).is_some())
+        }
+        _ => true,
+    };
+    change.was.is_some_and(says) || change.is.is_some_and(says)
 }
 
 /// What a Service is to the cluster.

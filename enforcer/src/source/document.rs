@@ -85,7 +85,7 @@ fn kind(document: &Mapping) -> Result<Kind, Refusal> {
         None => return Err(foreign(name, version, document)),
     };
     match kind {
-        Some(kind) if version == expected => Ok(kind),
+        Some(kind) if version == expected || kind.older_api_version() == Some(version) => Ok(kind),
         // Others have a Service and a Node, too.
         Some(kind) if !kind.is_ours() && version != "v1" => Err(foreign(name, version, document)),
         _ => Err(unknown("apiVersion", format!("\"{version}\", expected \"{expected}\" for a {name}"))),
@@ -157,9 +157,11 @@ fn spec(kind: Kind, document: &Mapping) -> Result<Spec, Complaint> {
         Kind::Node => optional("status", document).map(Spec::Node),
         Kind::Pod => Ok(Spec::Pod(optional("spec", document)?, optional("status", document)?)),
         Kind::Service => optional("spec", document).map(Spec::Service),
-        Kind::EndpointSlice => {
-            optional("endpoints", document).map(|endpoints| Spec::EndpointSlice(EndpointSlice { endpoints }))
-        }
+        Kind::EndpointSlice => Ok(Spec::EndpointSlice(EndpointSlice {
+            address_type: optional("addressType", document)?,
+            endpoints: optional("endpoints", document)?,
+            ports: optional("ports", document)?,
+        })),
         Kind::ServiceConnection => required(document).map(Spec::ServiceConnection),
         Kind::KeyValueStore => required(document).map(Spec::KeyValueStore),
         Kind::MySQL => required(document).map(Spec::MySQL),

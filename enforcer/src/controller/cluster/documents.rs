@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     model::{APPLICATION_LABEL, ApplicationSpec, Kind, ObjectKey, Protocol, ServiceReference, Spec},
-    resolve::{Destination, DestinationPort, Resolved},
+    resolve::{Destination, Resolved},
     source::kubernetes::{DocumentKey, Facts, MANAGED_BY, Resource, Told},
     validate::value::protocol_name,
 };
@@ -54,10 +54,6 @@ pub fn host(destination: &Destination) -> &str {
     destination.fqdn.split('.').next().unwrap_or_default()
 }
 
-fn port_name(port: DestinationPort) -> String {
-    format!("{}-{}", protocol_name(port.protocol).to_ascii_lowercase(), port.port)
-}
-
 /// A headless Service without selector, and a slice of each family: what cluster DNS answers from. kube-proxy ignores
 /// headless Services.
 fn name(key: &ObjectKey, destination: &Destination, facts: &Facts, slices: Resource) -> Vec<Value> {
@@ -65,7 +61,7 @@ fn name(key: &ObjectKey, destination: &Destination, facts: &Facts, slices: Resou
     let service_ports: Vec<_> = destination
         .ports
         .iter()
-        .map(|port| json!({ "name": port_name(*port), "port": port.port, "protocol": protocol_name(port.protocol) }))
+        .map(|port| json!({ "name": port.name(), "port": port.port, "protocol": protocol_name(port.protocol) }))
         .collect();
     let mut documents = vec![json!({
         "apiVersion": "v1",

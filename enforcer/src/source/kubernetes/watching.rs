@@ -47,8 +47,8 @@ pub enum Pods {
 #[derive(Clone, Debug)]
 pub struct Interest {
     pub pods: Pods,
-    /// All Services and EndpointSlices, not only those of the API server and of the DNS.
-    pub all_services: bool,
+    /// Services and EndpointSlices, all of them, and nothing else: what names are made of, with or without us.
+    pub only_services: bool,
     /// What a controller of ours has written, see [`super::MANAGED_BY`].
     pub written: bool,
 }
@@ -77,6 +77,9 @@ impl Watch {
 
 /// Watches that the interest needs.
 fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
+    if interest.only_services {
+        return vec![Watch::of(Kind::Service), Watch { resource: slices, ..Watch::of(Kind::EndpointSlice) }];
+    }
     let ours = Kind::ALL.iter().copied().filter(|kind| kind.is_ours());
     let mut watches: Vec<Watch> = ours.chain([Kind::Namespace, Kind::Node]).map(Watch::of).collect();
     match &interest.pods {
@@ -91,10 +94,6 @@ fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
         watches.extend(kinds.into_iter().chain([slices, Resource::CONFIG_MAP]).map(Watch::written));
     }
     let slices = Watch { resource: slices, ..Watch::of(Kind::EndpointSlice) };
-    if interest.all_services {
-        watches.extend([Watch::of(Kind::Service), slices]);
-        return watches;
-    }
     // Where the API server and the DNS are, see `resolve::infrastructure`.
     let (server, dns) = ("default", "kube-system");
     watches.push(Watch {
