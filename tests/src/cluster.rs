@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 pub use cgroups::hierarchies;
-pub use files::{DNS, PAUSE, PODS};
+pub use files::{DNS, PAUSE, PODS, SERVICES};
 
 use crate::{
     control_plane::Authority,
@@ -58,7 +58,10 @@ impl Cluster {
         let lab = Lab::build(Id::of(name)?, &[])?;
         let authority = Authority::new(&lab.id.dir.join("keys"))?;
         let mut cluster = Self { lab, authority, programs: programs.to_owned(), cni };
-        cluster.start()?;
+        if let Err(err) = cluster.start() {
+            cluster.lab.print_logs();
+            return Err(err);
+        }
         clean::leave(cluster.id())?;
         cluster.lab.keep();
         Ok(cluster)
@@ -108,6 +111,11 @@ impl Cluster {
     /// The same with standard input, as for `apply --filename -`.
     pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
         finish_with(Command::new(self.kubectl_path()).args(args), input)
+    }
+
+    /// Runs a program on the node, and returns what it prints.
+    pub fn on_node(&self, program: &str, args: &[&str]) -> Result<String> {
+        finish(node::command(self.id(), program)?.args(args))
     }
 
     /// Whether the node is ready for pods.

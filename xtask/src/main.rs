@@ -3,7 +3,9 @@
 mod bench;
 mod build;
 mod clean_lab;
+mod cluster;
 mod demo;
+mod image;
 mod kubernetes;
 mod load;
 mod process;
@@ -36,6 +38,10 @@ enum Task {
     Demo(demo::Args),
     /// Run the tests; without a tier: setup and every tier that fits this machine
     Test(test::Args),
+    /// Start and end a real Kubernetes cluster of one node, in namespaces of its own
+    Cluster(cluster::Args),
+    /// Build a container image of the static binary
+    Image(image::Args),
     /// Measure what a verdict costs
     Bench(bench::Args),
     /// Run a command on another kernel, in QEMU, with this machine's files
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         Task::Load(args) => load::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Cluster(args) => cluster::run(&args),
+        Task::Image(args) => image::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Tidy => tidy::run(),

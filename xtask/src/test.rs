@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{build, kubernetes, process, setup, vm::Version};
+use crate::{build, cluster, kubernetes, process, setup, vm::Version};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,6 +38,8 @@ enum Tier {
     Prog,
     /// A real Kubernetes API server, no node
     Control,
+    /// Real pods of a real cluster of one node
+    Cluster,
     /// Real traffic of real servers in network namespaces
     Netns,
     /// The tier prog, and real traffic through the kernel's WireGuard, on other kernels in QEMU
@@ -45,9 +47,9 @@ enum Tier {
 }
 
 impl Tier {
-    const ALL: &[Self] = &[Self::Unit, Self::Prog, Self::Control, Self::Netns];
+    const ALL: &[Self] = &[Self::Unit, Self::Prog, Self::Control, Self::Cluster, Self::Netns];
     /// With `--full`: an emulated processor takes its time.
-    const FULL: &[Self] = &[Self::Unit, Self::Prog, Self::Control, Self::Netns, Self::Vm];
+    const FULL: &[Self] = &[Self::Unit, Self::Prog, Self::Control, Self::Cluster, Self::Netns, Self::Vm];
 
     /// Names of the test binaries start with one of these.
     const fn prefixes(self) -> &'static [&'static str] {
@@ -55,6 +57,7 @@ impl Tier {
             Self::Unit | Self::Vm => &[],
             Self::Prog => &["datapath", "prog"],
             Self::Control => &["control"],
+            Self::Cluster => &["cluster"],
             Self::Netns => &["bench", "netns", "tunnel"],
         }
     }
@@ -84,13 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
             continue;
         }
         let mut cargo = selection(tier, &binaries);
-        if tier == Tier::Control {
-            cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
-        }
-        if matches!(tier, Tier::Control | Tier::Netns) {
-            // Their tests start the roles, which are no dependency that cargo would know of.
-            build::run(&build::Args::default())?;
-        }
+        let cluster = prepare(tier, &mut cargo)?;
         compile(&cargo)?;
         cargo.args(["--no-fail-fast", "--"]).args(&args.filter);
         if tier == Tier::Netns {
@@ -107,6 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
             cargo.env("ENFORCER_LAB_RELEASE", build::binary("enforcer", true));
         }
         all_succeeded &= count_tests(&mut cargo, &mut count)?;
+        drop(cluster);
         if tier == Tier::Netns && args.filter.is_none() {
             // The hooks of kernels that have no tcx hold as well.
             eprintln!("test: ways out and in, with programs attached by clsact");
@@ -120,6 +118,30 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("not every test passed");
     }
     Ok(())
+}
+
+/// What tests of a tier find when they start: binaries that are no dependency that cargo would know of, and, as long as
+/// what is returned lives, a cluster.
+fn prepare(tier: Tier, cargo: &mut Command) -> Result<Option<cluster::Up>> {
+    match tier {
+        Tier::Unit | Tier::Prog | Tier::Vm => {}
+        Tier::Control => {
+            cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
+            build::run(&build::Args::default())?;
+        }
+        Tier::Cluster => {
+            let cluster = cluster::Up::with_image()?;
+            cargo.env("ENFORCER_CLUSTER", cluster::Up::NAME);
+            return Ok(Some(cluster));
+        }
+        Tier::Netns => build::run(&build::Args::default())?,
+    }
+    Ok(None)
+}
+
+/// Only this tier, for a command of its own.
+pub fn tier_cluster() -> Args {
+    Args { tier: Some(Tier::Cluster), full: false, filter: None, kernel: None }
 }
 
 /// `cargo test` of a tier's binaries.

@@ -1,5 +1,5 @@
 //! Memory that large plans and many views took, and that nobody needs any more.
-#![expect(unsafe_code, reason = "the C library's own function")]
+#![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "the C library's own function"))]
 
 /// Gives back to the system what is free. The allocator keeps it otherwise, and an agent that has once written a
 /// quarter million grants would look for ever as if it still did.

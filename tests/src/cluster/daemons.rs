@@ -1,15 +1,22 @@
 //! What runs on the node: etcd, the API server and its controllers beside it, containerd, kubelet and kube-proxy on it.
 
-use std::{fs, net::Ipv4Addr, process::Command};
+use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
 use super::{Cluster, files, node};
 use crate::{
-    control_plane::{Credentials, SERVICES, Servers, User},
-    lab::{Running, command::inside, network::NODE4, wait},
+    control_plane::{Credentials, Servers, User},
+    lab::{
+        Running,
+        command::{finish, inside},
+        network::{NODE4, NODE6},
+        wait,
+    },
 };
 
+/// Half a minute where others take most of the processor.
+const WATCHDOG: Duration = Duration::from_mins(5);
 const ADMISSION: &str = "--enable-admission-plugins=NodeRestriction";
 /// Nothing resolves the name of the node.
 const TO_KUBELET: &str = "--kubelet-preferred-address-types=InternalIP";
@@ -20,7 +27,7 @@ impl Cluster {
         let (authority, servers) = (&self.authority, self.servers());
         let node = self.id().node();
         servers.prepare()?;
-        authority.serve("kubelet-server", &[NODE4], &[&node])?;
+        authority.serve("kubelet-server", &[NODE4, NODE6], &[&node])?;
         // Calls of the API server to the kubelet, as for `kubectl exec`.
         authority.client("api-client", User { name: "api-server", groups: &["system:masters"] })?;
         let kubelet = format!("system:node:{node}");
@@ -52,7 +59,9 @@ impl Cluster {
         let key = |file: &str| self.authority.path(file).display().to_string();
         let certificate = format!("--kubelet-client-certificate={}", key("api-client.crt"));
         let client_key = format!("--kubelet-client-key={}", key("api-client.key"));
-        let api = servers.api(&[ADMISSION, TO_KUBELET, &certificate, &client_key]);
+        let services = format!("--service-cluster-ip-range={}", files::SERVICES);
+        let more = [ADMISSION, TO_KUBELET, files::GATES, &services, &certificate, &client_key];
+        let api = servers.api(&more);
         self.beside("etcd", &store)?;
         self.beside("kube-apiserver", &api)?;
         self.beside("kube-controller-manager", &self.controllers())?;
@@ -60,7 +69,7 @@ impl Cluster {
         let config = self.id().dir.join(files::CONTAINERD).display().to_string();
         self.on("containerd", node::command(self.id(), "containerd")?.args(["--config", &config]))?;
         self.wait("containerd answers", |cluster| {
-            cluster.ctr(&["version"]).and_then(|mut command| crate::lab::command::finish(&mut command))
+            cluster.ctr(&["version"]).and_then(|mut command| finish(&mut command))
         })?;
         self.on("kubelet", &mut self.kubelet()?)?;
         self.on("kube-proxy", &mut self.proxy()?)
@@ -83,7 +92,7 @@ impl Cluster {
     /// Asks until there is no error, or until one of the daemons has ended.
     pub(super) fn wait(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Result<String>) -> Result<()> {
         let mut last = String::new();
-        let result = wait::until(what, || {
+        let result = wait::until_within(WATCHDOG, what, || {
             for (name, process) in &mut self.lab.processes {
                 if let Some(status) = process.ended() {
                     return Some(Err(format!("{name} ended: {status}")));
@@ -109,12 +118,13 @@ impl Cluster {
             "--bind-address=127.0.0.1".into(),
             format!("--cert-dir={}", key("controller-manager")),
             format!("--cluster-cidr={}", files::PODS),
+            files::GATES.into(),
             format!("--kubeconfig={}", key("controller-manager.kubeconfig")),
             "--leader-elect=false".into(),
             "--port=0".into(),
             format!("--root-ca-file={}", key("ca.crt")),
             format!("--service-account-private-key-file={}", key("accounts.key")),
-            format!("--service-cluster-ip-range={SERVICES}"),
+            format!("--service-cluster-ip-range={}", files::SERVICES),
             "--use-service-account-credentials=true".into(),
         ]);
         command
@@ -143,7 +153,7 @@ impl Cluster {
             "--container-runtime-endpoint=unix:///run/containerd/containerd.sock".into(),
             format!("--hostname-override={}", self.id().node()),
             format!("--kubeconfig={}", self.authority.kubeconfig_path("kubelet").display()),
-            format!("--node-ip={NODE4}"),
+            format!("--node-ip={NODE4},{NODE6}"),
         ]);
         Ok(command)
     }
@@ -157,6 +167,7 @@ impl Cluster {
             "--conntrack-max-per-core=0".into(),
             "--conntrack-tcp-timeout-close-wait=0".into(),
             "--conntrack-tcp-timeout-established=0".into(),
+            files::GATES.into(),
             format!("--hostname-override={}", self.id().node()),
             format!("--kubeconfig={}", self.authority.kubeconfig_path("proxy").display()),
             "--proxy-mode=iptables".into(),
@@ -172,9 +183,9 @@ impl Cluster {
     }
 
     /// Imports an image from a tar file, for all pods.
-    pub fn import(&self, tar: &std::path::Path) -> Result<()> {
+    pub fn import(&self, tar: &Path) -> Result<()> {
         let file = fs::File::open(tar).with_context(|| format!("cannot open {}", tar.display()))?;
         let mut command = self.ctr(&["images", "import", "-"])?;
-        crate::lab::command::finish(command.stdin(file)).map(drop)
+        finish(command.stdin(file)).map(drop)
     }
 }

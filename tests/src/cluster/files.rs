@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 use super::Cni;
 use crate::control_plane::Authority;
 
-/// Pods of this cluster have addresses of it.
-pub const PODS: &str = "10.244.0.0/16";
-/// What the first node gets of it.
-const NODE_PODS: &str = "10.244.0.0/24";
+/// Pods of this cluster have addresses of both.
+pub const PODS: &str = "10.244.0.0/16,fd00:10:244::/56";
+/// What the first node gets of them.
+const NODE_PODS: [&str; 2] = ["10.244.0.0/24", "fd00:10:244::/64"];
+/// A Service has an address of the first unless it asks for one of the second.
+pub const SERVICES: &str = "10.96.0.0/16,fd00:10:96::/112";
+/// With this gate every part of a cluster of 1.20 knows of both families.
+pub const GATES: &str = "--feature-gates=IPv6DualStack=true";
 /// Whoever serves DNS makes a Service with this address.
 pub const DNS: &str = "10.96.0.10";
 /// What holds a pod's namespaces; any image with such a program would do.
@@ -70,6 +74,7 @@ fn kubelet(dir: &Path, authority: &Authority) -> Value {
         "enforceNodeAllocatable": [],
         "evictionHard": {},
         "failSwapOn": false,
+        "featureGates": {"IPv6DualStack": true},
         "imageGCHighThresholdPercent": 100,
         "resolvConf": dir.join("resolv.conf"),
         "tlsCertFile": authority.path("kubelet-server.crt"),
@@ -81,8 +86,8 @@ fn kubelet(dir: &Path, authority: &Authority) -> Value {
 fn network(cni: Cni) -> Value {
     let addresses = json!({
         "type": "host-local",
-        "ranges": [[{"subnet": NODE_PODS}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": NODE_PODS.map(|subnet| [json!({"subnet": subnet})]),
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
     });
     let pods = match cni {
         Cni::Ptp => json!({"type": "ptp", "ipam": addresses}),

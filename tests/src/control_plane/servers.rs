@@ -9,7 +9,7 @@ use super::{Authority, Credentials, User};
 pub const SERVER_PORT: u16 = 6443;
 pub const STORE_PORT: u16 = 2379;
 pub const STORE_PEER_PORT: u16 = 2380;
-/// Services get their addresses from here.
+/// Services get their addresses from here, unless it is said otherwise.
 pub const SERVICES: &str = "10.96.0.0/16";
 /// The first of them is the API server's.
 const SERVICE: &str = "10.96.0.1";

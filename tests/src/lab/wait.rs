@@ -12,14 +12,19 @@ const WATCHDOG: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks until there is an answer.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> Result<T> {
+    until_within(WATCHDOG, what, ask)
+}
+
+/// The same for what takes long on a machine with much else to do.
+pub fn until_within<T>(watchdog: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return Ok(answer);
         }
-        if start.elapsed() > WATCHDOG {
-            bail!("waited {} s in vain: {what}", WATCHDOG.as_secs());
+        if start.elapsed() > watchdog {
+            bail!("waited {} s in vain: {what}", watchdog.as_secs());
         }
         thread::sleep(PAUSE);
     }
