@@ -14,9 +14,10 @@ mod table;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::{agent, controller, datapath::load, dns, gateway, keygen, tunnel};
+use crate::{agent, controller, datapath::load, dns, gateway, install, keygen, tunnel};
 
 /// Lets chosen workloads, and nobody else, reach services outside the cluster.
 #[derive(Debug, Parser)]
@@ -46,6 +47,8 @@ enum Command {
     Monitor(monitor::MonitorArgs),
     /// Make a WireGuard key, or reuse one, and print the object with its public half
     Keygen(keygen::Args),
+    /// Print everything that a cluster needs, for `kubectl apply -f -`
+    Install(install::Args),
     /// Run the far end of the tunnel, beside the services
     Gateway(gateway::Args),
     /// Load programs on an interface and show what they cost: the kernel developer's loop
@@ -75,17 +78,33 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Agent(args) if args.is_boot_guard() => {
             role::run(async move { Ok(out::data(&agent::prepare(&args).await?)?) })
         }
-        Command::Agent(args) => role::run(agent::run(args)),
+        Command::Agent(args) => {
+            args.use_host_mounts()?;
+            role::run(agent::run(args))
+        }
         Command::Status(args) => ask::status(&args),
         Command::Get(args) => ask::get(&args),
         Command::Describe(args) => describe::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Monitor(args) => monitor::run(&args),
         Command::Keygen(args) => Ok(out::data(&keygen::manifest(&args)?).map(|()| ExitCode::SUCCESS)?),
+        Command::Install(args) => install(&args),
         Command::Gateway(args) => role::run(gateway::run(args)),
         Command::Load(args) => role::run(load::run(args)),
         Command::Tunnel(args) => role::run(tunnel::process::run(args)),
     }
+}
+
+fn install(args: &install::Args) -> anyhow::Result<ExitCode> {
+    if let Some((format, folder)) = args.package() {
+        install::package::write(format, folder)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let manifests = runtime.context("cannot start the runtime")?.block_on(install::run(args))?;
+    manifests.notes.iter().for_each(|note| out::note(&format!("enforcer: {note}")));
+    out::data(&manifests.yaml()?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `enforcer get … | head` is no failure.
@@ -111,7 +130,9 @@ mod tests {
     #[test]
     fn the_command_line_takes_every_command_of_the_readme() {
         for command in commands() {
-            if let Err(error) = Cli::try_parse_from(command.split(' ')) {
+            // What it is piped into is another program's.
+            let own = command.split(" | ").next().unwrap_or_default();
+            if let Err(error) = Cli::try_parse_from(own.split(' ')) {
                 panic!("{command}: {error}");
             }
         }

@@ -21,7 +21,7 @@ use crate::{
         gateway::GatewayDatapath as _,
         kernel::{Hooks, KernelGateway, Options},
     },
-    keygen,
+    keygen, mounts,
     netlink::Netlink,
     source::{
         Followed, SourceArgs,
@@ -81,6 +81,9 @@ pub struct Args {
     /// UDP port of the tunnel; the port of the TunnelGateway's first endpoint where absent
     #[arg(long, value_name = "PORT")]
     listen_port: Option<u16>,
+    /// In a container: mount namespace to do in what a container may not [example: /proc/1/ns/mnt]
+    #[arg(long, value_name = "PATH")]
+    host_mounts: Option<PathBuf>,
 }
 
 /// Runs the gateway until it is told to stop.
@@ -90,7 +93,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         args.bpffs.clone().unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/enforcer-{}", args.name)));
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
     let _lock = lock(&run_dir).await?;
-    let changed_sysctls = ports::reserve().context(
+    if let Some(path) = &args.host_mounts {
+        mounts::use_host(path).with_context(|| format!("--host-mounts {}", path.display()))?;
+    }
+    let reserve = || mounts::on_host(|| Ok(ports::reserve()));
+    let changed_sysctls = reserve().context("cannot reach the host's mounts")?.context(
         "ports 61000-65535 cannot be kept for translation; let this process write, or put them into \
          net.ipv4.ip_local_reserved_ports before it starts",
     )?;

@@ -16,6 +16,8 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
+use crate::mounts;
+
 /// Folder of named namespaces, as `ip netns` has it.
 pub const NETNS_DIR: &str = "/run/netns";
 
@@ -51,32 +53,37 @@ pub fn ensure(path: &Path) -> io::Result<bool> {
     if run_in(path, || ()).is_ok() {
         return Ok(false);
     }
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    File::create(path)?;
-    thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET)?;
-                mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-                Ok(true)
-            })
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
+    mounts::on_host(|| {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        File::create(path)?;
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    unshare(CloneFlags::CLONE_NEWNET)?;
+                    let own = Some("/proc/thread-self/ns/net");
+                    mount(own, path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+                    Ok(true)
+                })
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
+        })
     })
 }
 
 /// Takes the namespace's name away; the namespace goes when nothing uses it any more. One that is gone is fine.
 pub fn remove(path: &Path) -> io::Result<()> {
-    match umount2(path, MntFlags::MNT_DETACH) {
-        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    mounts::on_host(|| {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Cookie of the namespace, as `bpf_get_netns_cookie` sees it: only a socket inside can read it.

@@ -5,6 +5,7 @@ mod build;
 mod clean_lab;
 mod cluster;
 mod demo;
+mod deploy;
 mod image;
 mod kubernetes;
 mod load;
@@ -46,6 +47,8 @@ enum Task {
     Bench(bench::Args),
     /// Run a command on another kernel, in QEMU, with this machine's files
     Vm(vm::Args),
+    /// Make the kustomize base and the Helm chart anew, from what `enforcer install` prints
+    Deploy,
     /// Check the rules of the code base that no compiler checks
     Tidy,
     /// Remove what labs of killed processes left behind
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Image(args) => image::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Deploy => deploy::run(),
         Task::Tidy => tidy::run(),
         Task::CleanLab => clean_lab::run(),
     };

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::builder::ArgPredicate;
 use enforcer_common::maps::name;
 
 use crate::{
     datapath::kernel::{Hooks, Options},
     keygen::{self, KeyError},
+    mounts,
     source::SourceArgs,
     tunnel::Mode,
 };
@@ -67,6 +69,9 @@ pub struct Args {
     /// cgroup (v2) below which connects are judged [default: the root]
     #[arg(long, value_name = "PATH")]
     pub(super) cgroup_root: Option<PathBuf>,
+    /// In a container: mount namespace to do in what a container may not [example: /proc/1/ns/mnt]
+    #[arg(long, value_name = "PATH")]
+    pub(super) host_mounts: Option<PathBuf>,
     /// Most flows of one pod
     #[arg(long, value_name = "COUNT", default_value_t = 16_384)]
     pub(super) flow_quota: u32,
@@ -82,6 +87,12 @@ impl Args {
     /// Whether it is the boot guard that is wanted, not the role.
     pub const fn is_boot_guard(&self) -> bool {
         self.prepare
+    }
+
+    /// From now on that which needs the host's mounts is done there, if any are named.
+    pub fn use_host_mounts(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.host_mounts else { return Ok(()) };
+        mounts::use_host(path).with_context(|| format!("--host-mounts {}", path.display()))
     }
 
     /// What Kubernetes calls the node.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::{
     compile::Pair,
+    mounts,
     netlink::{Netlink, NetlinkError, Route, RouteKind},
     netns,
     resolve::{Node, Resolved},
@@ -149,12 +150,10 @@ fn set_sysctls(netns: Option<&Path>, device: &str) -> Result<(), PairError> {
             let right = fs::read_to_string(&path).is_ok_and(|text| text.trim() == value);
             if right { Ok(()) } else { fs::write(&path, value) }
         };
-        // `/proc/sys/net` is that of the thread's own namespace.
-        netns::run_in_or_here(netns, write).flatten().map_err(|source| PairError::Sysctl {
-            name: name.replace('/', "."),
-            value,
-            source,
-        })?;
+        // `/proc/sys/net` is that of the thread's own namespace, which is also that of threads that it starts.
+        netns::run_in_or_here(netns, || mounts::on_host(write))
+            .flatten()
+            .map_err(|source| PairError::Sysctl { name: name.replace('/', "."), value, source })?;
     }
     Ok(())
 }

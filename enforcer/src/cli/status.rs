@@ -49,6 +49,19 @@ pub fn page(status: &Value) -> Result<String, std::fmt::Error> {
     Ok(page)
 }
 
+/// Why this condition of the role does not hold; `None`: it does.
+pub fn unmet(status: &Value, wanted: &str) -> Option<String> {
+    let conditions = items(&status["conditions"]);
+    let Some(condition) = conditions.iter().find(|condition| condition["type"] == wanted) else {
+        let known: Vec<String> = conditions.iter().map(|condition| text(&condition["type"])).collect();
+        return Some(format!("there is no condition {wanted}: expected one of {}", known.join(", ")));
+    };
+    (condition["status"] != "True").then(|| {
+        let why = [&condition["reason"], &condition["message"]].map(text);
+        format!("{wanted} is {}: {}", text(&condition["status"]), why.join(": "))
+    })
+}
+
 fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
@@ -80,7 +93,7 @@ fn section(page: &mut String, field: &str, status: &Value, columns: &[&str]) -> 
 mod tests {
     use serde_json::json;
 
-    use super::page;
+    use super::{page, unmet};
 
     #[test]
     fn what_fails_says_why_and_empty_columns_are_left_out() {
@@ -102,5 +115,20 @@ mod tests {
              shop/cart   Guarded   2        0      198.19.0.2\n\
              packets allowed: 3; refused: NoGrant 2\n"
         );
+    }
+
+    #[test]
+    fn a_condition_that_is_required_and_does_not_hold_says_why() {
+        let status = json!({ "conditions": [
+            { "type": "Guarded", "status": "True", "reason": "Guarded", "message": "" },
+            { "type": "Connected", "status": "False", "reason": "NoAnswer", "message": "eu-1: does not answer" },
+        ] });
+        for (wanted, why) in [
+            ("Guarded", None),
+            ("Connected", Some("Connected is False: NoAnswer: eu-1: does not answer")),
+            ("Garded", Some("there is no condition Garded: expected one of Guarded, Connected")),
+        ] {
+            assert_eq!(unmet(&status, wanted).as_deref(), why);
+        }
     }
 }

@@ -18,6 +18,7 @@ use nix::{
 };
 
 use super::{OpenError, table};
+use crate::mounts;
 
 /// Raise it when the meaning of a key or value changes and its size does not; sizes are compared one by one.
 pub const LAYOUT_VERSION: u64 = 3;
@@ -170,6 +171,12 @@ fn ensure_bpffs(root: &Path) -> io::Result<()> {
     if on_bpffs(root)? {
         return fs::create_dir_all(root);
     }
+    // Pins go with the last mount of their file system: it has to outlive the container.
+    mounts::on_host(|| mount_bpffs(root))?;
+    fs::create_dir_all(root)
+}
+
+fn mount_bpffs(root: &Path) -> io::Result<()> {
     let mount_point = if root.starts_with(CONVENTIONAL) {
         Path::new(CONVENTIONAL)
     } else {
@@ -184,7 +191,7 @@ fn ensure_bpffs(root: &Path) -> io::Result<()> {
         mount(Some("bpf"), mount_point, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
     }
     drop(lock);
-    fs::create_dir_all(root)
+    Ok(())
 }
 
 /// Whether the nearest ancestor that exists is on a BPF file system.

@@ -1,0 +1,210 @@
+//! What is printed, as a whole.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn with(set: &[&str]) -> Values {
+    let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    values::read(&[] as &[&str], &set).unwrap()
+}
+
+fn at(minor: u16) -> Served {
+    Served::by(KubeVersion { minor })
+}
+
+/// `KIND name` of each document.
+fn names(manifests: &Manifests) -> Vec<String> {
+    let name = |document: &Value| {
+        format!("{} {}", document["kind"].as_str().unwrap(), document["metadata"]["name"].as_str().unwrap())
+    };
+    manifests.documents.iter().map(name).filter(|name| !name.starts_with("CustomResource")).collect()
+}
+
+#[test]
+fn an_install_is_these_documents_in_this_order() {
+    let manifests = manifests(&with(&[]), &at(30));
+    assert_eq!(
+        names(&manifests),
+        [
+            "Namespace enforcer-system",
+            "ValidatingAdmissionPolicy enforcer-agent",
+            "ValidatingAdmissionPolicyBinding enforcer-agent",
+            "ValidatingAdmissionPolicy enforcer-controller",
+            "ValidatingAdmissionPolicyBinding enforcer-controller",
+            "ServiceAccount enforcer-agent",
+            "ClusterRole enforcer-agent",
+            "ClusterRoleBinding enforcer-agent",
+            "DaemonSet enforcer-agent",
+            "ServiceAccount enforcer-tunnel",
+            "DaemonSet enforcer-tunnel",
+            "ServiceAccount enforcer-controller",
+            "ClusterRole enforcer-controller",
+            "ClusterRoleBinding enforcer-controller",
+            "Role enforcer-controller",
+            "RoleBinding enforcer-controller",
+            "Deployment enforcer-controller",
+            "PodDisruptionBudget enforcer-controller",
+        ]
+    );
+    assert_eq!(manifests.notes, Vec::<String>::new(), "nothing is left out");
+    let crds = manifests.documents.iter().filter(|document| document["kind"] == "CustomResourceDefinition");
+    assert_eq!(crds.count(), crd::definitions().len());
+}
+
+#[test]
+fn an_old_server_gets_what_it_serves_and_a_person_is_told_what_it_lacks() {
+    let manifests = manifests(&with(&[]), &at(20));
+    assert!(!names(&manifests).iter().any(|name| name.starts_with("ValidatingAdmission")), "{manifests:?}");
+    let text = manifests.yaml().unwrap();
+    assert!(!text.contains("x-kubernetes-validations"), "kubectl refuses what an old server does not know");
+    let budget = manifests.documents.last().unwrap();
+    assert_eq!(budget["apiVersion"], "policy/v1beta1");
+    let first: Vec<_> = manifests.notes.iter().map(|note| note.split(':').next().unwrap()).collect();
+    assert_eq!(
+        first,
+        [
+            "Kubernetes 1.20 does not serve policy/v1",
+            "Kubernetes 1.20 does not serve discovery.k8s.io/v1",
+            "Kubernetes 1.20 has no CEL rules in CRDs",
+            "Kubernetes 1.20 does not serve ValidatingAdmissionPolicy (1.30)",
+        ]
+    );
+}
+
+#[test]
+fn a_server_with_the_beta_of_admission_policies_gets_those() {
+    let mut served = at(28);
+    served.apis.insert(ADMISSION_BETA.to_owned());
+    let manifests = manifests(&with(&[]), &served);
+    let of =
+        |kind: &str| manifests.documents.iter().find(|document| document["kind"] == kind).unwrap().clone();
+    let policy = of("ValidatingAdmissionPolicy");
+    assert_eq!(policy["apiVersion"], "admissionregistration.k8s.io/v1beta1");
+    let expression = policy["spec"]["validations"][0]["expression"].as_str().unwrap();
+    assert!(
+        expression.starts_with("!("),
+        "a token without the name of its node is let through: {expression}"
+    );
+}
+
+#[test]
+fn what_is_asked_for_comes_with_its_own_account_and_nothing_else_changes() {
+    let plain: BTreeSet<String> = names(&manifests(&with(&[]), &at(30))).into_iter().collect();
+    for (set, more) in [
+        (
+            "gateway.enabled=true",
+            vec![
+                "ClusterRole enforcer-gateway",
+                "ClusterRoleBinding enforcer-gateway",
+                "Deployment enforcer-gateway",
+                "ServiceAccount enforcer-gateway",
+            ],
+        ),
+        (
+            "dns.enabled=true",
+            vec![
+                "ClusterRole enforcer-dns",
+                "ClusterRoleBinding enforcer-dns",
+                "Deployment enforcer-dns",
+                "PodDisruptionBudget enforcer-dns",
+                "Service enforcer-dns",
+                "ServiceAccount enforcer-dns",
+            ],
+        ),
+    ] {
+        let all: BTreeSet<String> = names(&manifests(&with(&[set]), &at(30))).into_iter().collect();
+        assert_eq!(all.difference(&plain).map(String::as_str).collect::<Vec<_>>(), more, "{set}");
+        assert!(plain.is_subset(&all), "{set}");
+    }
+    let without = names(&manifests(&with(&["tunnel.enabled=false"]), &at(30)));
+    assert!(!without.iter().any(|name| name.ends_with("-tunnel")), "{without:?}");
+}
+
+#[test]
+fn values_land_where_they_belong() {
+    let values = with(&[
+        "clusterName=east",
+        "image.repository=registry.example/enforcer",
+        "image.tag=7",
+        "ranges.service=10.200.0.0/16",
+        "agent.extraArgs=[--tunnel, userspace]",
+        "image.pullSecrets=[{name: pull}]",
+    ]);
+    let manifests = manifests(&values, &at(30));
+    let of =
+        |kind: &str| manifests.documents.iter().find(|document| document["kind"] == kind).unwrap().clone();
+    let agent = &of("DaemonSet")["spec"]["template"]["spec"];
+    assert_eq!(agent["imagePullSecrets"], json!([{ "name": "pull" }]));
+    assert_eq!(agent["containers"][0]["image"], "registry.example/enforcer:7");
+    assert_eq!(
+        agent["containers"][0]["args"],
+        json!([
+            "agent",
+            "--kubernetes",
+            "--node=$(NODE_NAME)",
+            "--cluster-name=east",
+            "--key=/var/lib/enforcer/$(NODE_NAME).key",
+            "--host-mounts=/proc/1/ns/mnt",
+            "--tunnel",
+            "userspace"
+        ])
+    );
+    let controller = &of("Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(
+        controller["args"],
+        json!([
+            "controller",
+            "--kubernetes",
+            "--service-range=10.200.0.0/16",
+            "--workload-range=198.19.0.0/16"
+        ])
+    );
+}
+
+/// Every container of every document.
+fn containers(manifests: &Manifests) -> Vec<(String, Value)> {
+    let pods = manifests.documents.iter().map(|document| &document["spec"]["template"]["spec"]["containers"]);
+    let all = pods.filter_map(Value::as_array).flatten();
+    all.map(|container| (container["name"].as_str().unwrap().to_owned(), container.clone())).collect()
+}
+
+#[test]
+fn no_container_is_privileged_or_has_a_capability_without_a_reason() {
+    let manifests = manifests(&with(&["gateway.enabled=true", "dns.enabled=true"]), &at(30));
+    let text = manifests.yaml().unwrap();
+    for (name, container) in containers(&manifests) {
+        let security = &container["securityContext"];
+        assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+        assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+        assert!(security["privileged"].is_null(), "{name}");
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]), "{name}");
+        for capability in security["capabilities"]["add"].as_array().into_iter().flatten() {
+            let line = format!("- {} # ", capability.as_str().unwrap());
+            assert!(text.contains(&line), "{name}: {line}");
+        }
+    }
+    let read: Vec<Value> = serde_norway::Deserializer::from_str(&text)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect();
+    assert_eq!(read, manifests.documents, "comments change nothing");
+}
+
+#[test]
+fn an_agent_is_on_every_node_but_gateways_and_a_gateway_on_no_other() {
+    let manifests = manifests(&with(&["gateway.enabled=true"]), &at(30));
+    let pod = |kind: &str, name: &str| {
+        let wanted = |document: &&Value| document["kind"] == kind && document["metadata"]["name"] == name;
+        manifests.documents.iter().find(wanted).unwrap()["spec"]["template"]["spec"].clone()
+    };
+    for name in ["enforcer-agent", "enforcer-tunnel"] {
+        let agent = pod("DaemonSet", name);
+        let terms = &agent["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        assert_eq!(
+            *terms,
+            json!([{ "matchExpressions": [{ "key": "enforcer.dev/gateway", "operator": "DoesNotExist" }] }])
+        );
+        assert_eq!(agent["tolerations"], json!([{ "operator": "Exists" }]));
+    }
+    assert_eq!(pod("Deployment", "enforcer-gateway")["nodeSelector"], json!({ "enforcer.dev/gateway": "" }));
+}
