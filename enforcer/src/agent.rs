@@ -147,7 +147,7 @@ async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(
     let common = common(&args, run_dir)?;
     let mut datapath = KernelNode::open(&bpffs, &args.options())?;
     let events = datapath.take_events().context("cannot read the kernel's events")?;
-    let (pods, sights) = pods::Pods::new();
+    let (pods, sights) = pods::Pods::new(args.source.manifests.is_none());
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
     let (announced, acks) = announced::Announced::new(common.netns.clone());
     let (snapshot, state, registration) = register::follow(&args, run_dir, &common.private_key).await?;

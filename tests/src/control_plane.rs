@@ -26,6 +26,7 @@ pub use servers::{SERVICES, Servers};
 use crate::lab::{
     Id, Running, clean,
     command::{finish, finish_with},
+    roles::enforcer,
     wait,
 };
 
@@ -149,6 +150,18 @@ impl ControlPlane {
             Ok(()) => Ok(()),
             Err(why) => bail!("{why}: {}", tail(&log)),
         }
+    }
+
+    /// Starts one of our roles as a user who may do everything; `name` is its log's.
+    pub fn role(&self, name: &str, args: &[&str]) -> Result<Running> {
+        let mut command = Command::new(enforcer()?);
+        command.args(args).arg("--kubeconfig").arg(self.kubeconfig());
+        bound::start(&self.id.tools(), &command, &self.log(name))
+    }
+
+    /// Folder of everything that belongs to it.
+    pub fn dir(&self) -> &Path {
+        &self.id.dir
     }
 
     /// The server's process.

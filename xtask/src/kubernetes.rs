@@ -26,6 +26,7 @@ const COMMIT: &str = "faecb196815e248d3ecfb03c680a4507229c2a56";
 
 /// What the build needs, beside what a Rust toolchain needs.
 const BUILD_PACKAGES: &[&str] = &[
+    "golang-github-modern-go-reflect2-dev", // see `renew`
     "golang-go",
     "jq", // called by the scripts of the build
     "make",
@@ -83,6 +84,7 @@ fn make(dir: &Path, bin: &Path) -> Result<()> {
     remove(&aside)?;
     let tree = aside.join("src");
     source::fetch(&aside, &tree)?;
+    renew(&tree)?;
     let version = aside.join("version");
     let (major, minor) =
         VERSION.split_once('.').map(|(major, rest)| (major, rest.split('.').next())).unwrap_or_default();
@@ -119,6 +121,16 @@ fn make(dir: &Path, bin: &Path) -> Result<()> {
     fs::rename(&ready, bin).with_context(|| format!("cannot rename to {}", bin.display()))?;
     eprintln!("kubernetes: {VERSION} is in {}", bin.display());
     remove(&aside)
+}
+
+/// One library of the source looks into Go's own maps as they were before Go 1.18: with Debian's Go the API server
+/// ends at the first custom resource. Debian's package of the same library is new enough.
+fn renew(tree: &Path) -> Result<()> {
+    const LIBRARY: &str = "github.com/modern-go/reflect2";
+    let new = Path::new("/usr/share/gocode/src").join(LIBRARY);
+    let old = tree.join("vendor").join(LIBRARY);
+    remove(&old)?;
+    process::run(command("cp").arg("-r").arg(&new).arg(&old))
 }
 
 fn remove(dir: &Path) -> Result<()> {

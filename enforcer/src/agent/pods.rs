@@ -3,25 +3,28 @@
 //! A pod's namespace is visited as soon as its object is known, again when a device on the host changes that may be
 //! its own, with back-off until it looks complete, and now and then for what no event tells (a route inside the pod).
 
+mod kubelet;
 mod place;
+mod sight;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
+use self::{
+    kubelet::{Held, Kubelet},
+    sight::{Home, Seen, Sight, SightError, visit},
+};
 use super::revoke::Sockets;
 use crate::{
-    cgroup,
     compile::{Location, Pod},
     model::{CGROUP_ANNOTATION, Kind, Labels, NETNS_ANNOTATION, Object, ObjectKey, Spec},
-    netlink::{self, Link, Visit},
+    netlink::Link,
     netns,
     store::Snapshot,
 };
@@ -34,56 +37,12 @@ const REGULAR: Duration = Duration::from_secs(10);
 /// After so many failures a visit counts as having given its answer.
 const ENOUGH: u32 = 3;
 
-/// Where to look for a pod.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Home {
-    Netns(PathBuf),
-    Cgroup(PathBuf),
-    /// The object does not say.
-    Nowhere,
-}
-
-/// What one look at a pod has found.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Sight {
-    Netns(Visit),
-    Cgroup(u64),
-}
-
 /// The outcome of one look.
 #[derive(Debug)]
 pub struct Found {
     uid: String,
     round: u64,
-    result: Result<Sight, SightError>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SightError {
-    #[error("its network namespace cannot be visited")]
-    Netns(#[from] netlink::NetlinkError),
-    #[error("its cgroup {path} cannot be read")]
-    Cgroup {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error(
-        "its object does not say where it is, expected the annotation {NETNS_ANNOTATION}, or {CGROUP_ANNOTATION} for hostNetwork"
-    )]
-    Nowhere,
-}
-
-impl SightError {
-    fn is_gone(&self) -> bool {
-        let errno = match self {
-            Self::Netns(error) => error.errno(),
-            Self::Cgroup { source, .. } => source.raw_os_error(),
-            Self::Nowhere => return true,
-        };
-        // EINVAL: the file is there, the namespace that was bound over it is not.
-        matches!(errno, Some(libc::ENOENT | libc::EINVAL))
-    }
+    result: Result<Seen, SightError>,
 }
 
 struct Entry {
@@ -94,6 +53,8 @@ struct Entry {
     /// Addresses that the object promises.
     promised: Vec<IpAddr>,
     sight: Option<Sight>,
+    /// Its namespace, where no name leads to it.
+    held: Option<Arc<Held>>,
     problem: Option<String>,
     attempts: u32,
     /// Looks of earlier rounds are not listened to.
@@ -112,7 +73,9 @@ pub struct Pods {
     /// Key: uid.
     entries: BTreeMap<String, Entry>,
     /// Where pods were that are gone: their processes may not be. Key: uid.
-    departed: BTreeMap<String, Home>,
+    departed: BTreeMap<String, (Home, Option<Arc<Held>>)>,
+    /// `None`: the objects say where pods are.
+    kubelet: Option<Arc<Kubelet>>,
     /// Addresses whose way out is asked for in every pod.
     targets: Arc<[IpAddr]>,
     rounds: u64,
@@ -120,11 +83,13 @@ pub struct Pods {
 }
 
 impl Pods {
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Found>) {
+    /// Of pods that kubelet has put somewhere, or of those whose objects say where they are.
+    pub fn new(of_kubelet: bool) -> (Self, mpsc::UnboundedReceiver<Found>) {
         let (found, results) = mpsc::unbounded_channel();
         let pods = Self {
             entries: BTreeMap::new(),
             departed: BTreeMap::new(),
+            kubelet: of_kubelet.then(Arc::default),
             targets: Arc::from([]),
             rounds: 0,
             found,
@@ -162,7 +127,7 @@ impl Pods {
         }
         for uid in gone {
             if let Some(entry) = self.entries.remove(&uid) {
-                self.departed.insert(uid, entry.home.clone());
+                self.departed.insert(uid, (entry.home.clone(), entry.held.clone()));
             }
         }
     }
@@ -180,7 +145,7 @@ impl Pods {
         namespace_labels: Labels,
         promised: Vec<IpAddr>,
     ) {
-        let home = home_of(object);
+        let home = self.home_of(uid, object);
         let old = self.entries.get(uid);
         let same_home = old.is_some_and(|old| old.home == home);
         let new_promise = old.is_some_and(|old| old.promised != promised);
@@ -209,6 +174,7 @@ impl Pods {
                 home,
                 promised,
                 sight: None,
+                held: None,
                 problem: None,
                 attempts: 0,
                 round: 0,
@@ -234,9 +200,10 @@ impl Pods {
         entry.look.abort();
         let (uid, home) = (uid.to_owned(), entry.home.clone());
         let (targets, found) = (Arc::clone(&self.targets), self.found.clone());
+        let (kubelet, held) = (self.kubelet.clone(), entry.held.clone());
         entry.look = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let result = visit(&home, &targets).await;
+            let result = visit(home, kubelet, held, &targets).await;
             // Nobody listens any more only when the agent ends.
             let _ended = found.send(Found { uid, round, result });
         });
@@ -250,7 +217,8 @@ impl Pods {
         };
         let before = (entry.sight.clone(), entry.problem.clone(), entry.attempts);
         let complete = match result {
-            Ok(sight) => {
+            Ok((sight, held)) => {
+                entry.held = held;
                 let complete = place::is_complete(&sight, &entry.promised);
                 entry.sight = Some(sight);
                 entry.problem = None;
@@ -316,11 +284,25 @@ impl Pods {
 
     /// Where a pod's sockets are; `None` where that is not known.
     pub fn sockets(&self, uid: &str) -> Option<Sockets> {
-        let here = self.entries.get(uid).map(|entry| &entry.home);
-        match here.or_else(|| self.departed.get(uid))? {
-            Home::Netns(path) => Some(Sockets::Netns(path.clone())),
-            Home::Cgroup(_) => Some(Sockets::Host),
-            Home::Nowhere => None,
+        let here = self.entries.get(uid).map(|entry| (&entry.home, &entry.held));
+        match here.or_else(|| self.departed.get(uid).map(|(home, held)| (home, held)))? {
+            (Home::Netns(path), _) => Some(Sockets::Netns(path.clone())),
+            (Home::Cgroup(_) | Home::Kubelet { host_network: true, .. }, _) => Some(Sockets::Host),
+            (Home::Kubelet { .. }, held) => held.as_ref().map(|held| Sockets::Netns(held.path())),
+            (Home::Nowhere, _) => None,
+        }
+    }
+
+    fn home_of(&self, uid: &str, object: &Object) -> Home {
+        let host_network = matches!(&object.spec, Spec::Pod(spec, _) if spec.host_network);
+        if self.kubelet.is_some() {
+            return Home::Kubelet { uid: uid.to_owned(), host_network };
+        }
+        let annotation = |name: &str| object.metadata.annotations.get(name);
+        match (host_network, annotation(NETNS_ANNOTATION), annotation(CGROUP_ANNOTATION)) {
+            (true, _, Some(path)) => Home::Cgroup(path.into()),
+            (false, Some(name), _) => Home::Netns(netns::path_of(name)),
+            _ => Home::Nowhere,
         }
     }
 
@@ -342,24 +324,4 @@ fn namespace_labels(snapshot: &Snapshot, name: &str) -> Labels {
         snapshot.objects.get(&key).map(|object| object.metadata.labels.clone()).unwrap_or_default();
     labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
     labels
-}
-
-fn home_of(object: &Object) -> Home {
-    let annotation = |name: &str| object.metadata.annotations.get(name);
-    let host_network = matches!(&object.spec, Spec::Pod(spec, _) if spec.host_network);
-    match (host_network, annotation(NETNS_ANNOTATION), annotation(CGROUP_ANNOTATION)) {
-        (true, _, Some(path)) => Home::Cgroup(path.into()),
-        (false, Some(name), _) => Home::Netns(netns::path_of(name)),
-        _ => Home::Nowhere,
-    }
-}
-
-async fn visit(home: &Home, targets: &[IpAddr]) -> Result<Sight, SightError> {
-    match home {
-        Home::Netns(path) => Ok(Sight::Netns(netlink::visit(path, targets).await?)),
-        Home::Cgroup(path) => cgroup::id(path)
-            .map(Sight::Cgroup)
-            .map_err(|source| SightError::Cgroup { path: path.clone(), source }),
-        Home::Nowhere => Err(SightError::Nowhere),
-    }
 }

@@ -18,12 +18,20 @@ mod status;
 pub const GROUP: &str = "enforcer.dev";
 pub const VERSION: &str = "v1alpha1";
 
-/// One per kind of ours, as `kubectl apply` takes them.
-pub fn definitions() -> Vec<Value> {
-    Kind::ALL.iter().copied().filter_map(|kind| Some(definition(kind, &spec(kind)?))).collect()
+/// Whether rules in CEL are part of the definitions: servers before 1.25 do not know them, and their kubectl refuses
+/// what has them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rules {
+    Cel,
+    None,
 }
 
-fn definition(kind: Kind, spec: &Value) -> Value {
+/// One per kind of ours, as `kubectl apply` takes them.
+pub fn definitions(rules: Rules) -> Vec<Value> {
+    Kind::ALL.iter().copied().filter_map(|kind| Some(definition(kind, &spec(kind)?, rules))).collect()
+}
+
+fn definition(kind: Kind, spec: &Value, rules: Rules) -> Value {
     let singular = kind.name().to_ascii_lowercase();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -46,13 +54,13 @@ fn definition(kind: Kind, spec: &Value) -> Value {
                 "storage": true,
                 "subresources": { "status": {} },
                 "additionalPrinterColumns": columns::of(kind),
-                "schema": { "openAPIV3Schema": whole(kind, spec) },
+                "schema": { "openAPIV3Schema": whole(kind, spec, rules) },
             }],
         },
     })
 }
 
-fn whole(kind: Kind, spec: &Value) -> Value {
+fn whole(kind: Kind, spec: &Value, rules: Rules) -> Value {
     let mut properties = json!({ "spec": spec, "status": status::schema(kind) });
     if kind == Kind::TunnelNode {
         properties["report"] = status::report();
@@ -62,7 +70,7 @@ fn whole(kind: Kind, spec: &Value) -> Value {
     if kind != Kind::KubernetesCluster {
         schema["required"] = json!(["spec"]);
     }
-    if let Some(rules) = rules(kind) {
+    if let (Rules::Cel, Some(rules)) = (rules, rules_of(kind)) {
         schema["x-kubernetes-validations"] = rules;
     }
     schema
@@ -99,7 +107,7 @@ const fn description(kind: Kind) -> &'static str {
 
 /// What CEL says of the object as a whole. A reference that changes would move grants from one service to another;
 /// optional fields are compared as they are.
-fn rules(kind: Kind) -> Option<Value> {
+fn rules_of(kind: Kind) -> Option<Value> {
     let immutable = |field: &str| json!({ "rule": format!("self.spec.{field} == oldSelf.spec.{field}"), "message": format!("spec.{field} is immutable: delete the object and create it anew") });
     let rules = match kind {
         Kind::ServiceConnection => vec![
@@ -200,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_ours_has_a_structural_schema_and_says_what_it_is() {
-        let definitions = definitions();
+        let definitions = definitions(Rules::None);
         let ours = Kind::ALL.iter().filter(|kind| kind.is_ours()).count();
         assert_eq!(definitions.len(), ours);
         for definition in definitions {
@@ -211,6 +219,13 @@ mod tests {
             assert!(!schema["description"].as_str().unwrap().is_empty(), "{name}");
             assert!(version["subresources"]["status"].is_object(), "{name}");
         }
+    }
+
+    #[test]
+    fn an_old_server_gets_no_rules_and_a_new_one_those_of_references() {
+        let text = |rules| serde_json::to_string(&definitions(rules)).unwrap();
+        assert!(!text(Rules::None).contains("x-kubernetes-validations"));
+        assert!(text(Rules::Cel).contains("self.spec.destination.name == oldSelf.spec.destination.name"));
     }
 
     #[test]

@@ -96,6 +96,12 @@ impl Running {
         Ok(())
     }
 
+    /// Tells it to end, and waits until it has.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.signal(Signal::SIGTERM)?;
+        super::wait::until("the process ends", || self.ended())
+    }
+
     /// `None` while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

@@ -322,3 +322,6 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! What watches say, as values: nothing goes that a list did not leave out, nothing is told that is not whole.
+
+use serde_json::json;
+
+use super::*;
+
+fn pod(name: &str, uid: &str, label: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "uid": uid,
+            "labels": { "app": label },
+            "annotations": { "enforcer.dev/netns": "/run/netns/another", "more": "than we need" },
+        },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "c", "image": "i" }] },
+        "status": { "phase": "Running", "podIPs": [{ "ip": "10.0.0.2" }] },
+    })
+}
+
+fn put(kind: Kind, document: Value) -> Event {
+    Event::Put(Box::new(Taken::of(kind, document).unwrap()))
+}
+
+fn names(told: &Told) -> Vec<&str> {
+    told.snapshot.objects.keys().map(|key| key.name.as_str()).collect()
+}
+
+/// A view of one watch of pods that has listed these.
+fn listed(pods: &[&str]) -> View {
+    let mut view = View::new(1);
+    view.take(0, Event::Begin);
+    for name in pods {
+        view.take(0, put(Kind::Pod, pod(name, name, "web")));
+    }
+    view.take(0, Event::Complete);
+    view
+}
+
+#[test]
+fn nothing_is_told_before_every_list_is_complete() {
+    let mut view = View::new(2);
+    view.take(0, Event::Begin);
+    view.take(0, put(Kind::Pod, pod("a", "1", "web")));
+    view.take(0, Event::Complete);
+    assert!(view.tell().is_none());
+    view.take(1, Event::Begin);
+    assert!(view.tell().is_none());
+    view.take(1, Event::Complete);
+    assert_eq!(names(&view.tell().unwrap()), ["a"]);
+    assert!(view.tell().is_none(), "nothing new");
+}
+
+#[test]
+fn a_list_that_begins_again_removes_nothing_before_it_is_complete() {
+    let mut view = listed(&["a", "b"]);
+    assert_eq!(names(&view.tell().unwrap()), ["a", "b"]);
+    view.take(0, Event::Begin);
+    view.take(0, put(Kind::Pod, pod("c", "c", "web")));
+    assert_eq!(names(&view.tell().unwrap()), ["a", "b", "c"]);
+    // It fails half way, and begins once more.
+    view.take(0, Event::Begin);
+    view.take(0, put(Kind::Pod, pod("b", "b", "web")));
+    assert!(view.tell().is_none());
+    view.take(0, Event::Complete);
+    assert_eq!(names(&view.tell().unwrap()), ["b"]);
+    view.take(0, Event::Gone(ObjectKey::new(Kind::Pod, "shop", "b")));
+    assert_eq!(names(&view.tell().unwrap()), Vec::<&str>::new());
+}
+
+#[test]
+fn what_nothing_is_made_of_changes_nothing() {
+    let mut view = listed(&["a"]);
+    let first = view.tell().unwrap();
+    let mut same = pod("a", "a", "web");
+    same["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
+    view.take(0, put(Kind::Pod, same));
+    assert!(view.tell().is_none());
+    view.take(0, put(Kind::Pod, pod("a", "a", "other")));
+    let second = view.tell().unwrap();
+    assert_eq!(second.snapshot.revision, first.snapshot.revision + 1);
+}
+
+#[test]
+fn a_pod_does_not_say_where_it_is() {
+    let mut view = listed(&["a"]);
+    let told = view.tell().unwrap();
+    let object = told.snapshot.objects.values().next().unwrap();
+    assert_eq!(object.metadata.annotations, crate::model::Labels::new());
+}
+
+#[test]
+fn a_server_that_is_away_is_said_and_takes_nothing_away() {
+    let mut view = listed(&["a"]);
+    assert_eq!(view.tell().unwrap().snapshot.problems, []);
+    view.take(0, Event::Trouble(Some("pods cannot be followed".to_owned())));
+    let told = view.tell().unwrap();
+    assert_eq!(names(&told), ["a"]);
+    let problems: Vec<_> = told.snapshot.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems, ["API server: pods cannot be followed"]);
+    view.take(0, Event::Trouble(None));
+    assert_eq!(view.tell().unwrap().snapshot.problems, []);
+}
+
+fn postgres(uid: &str, address: &str) -> Value {
+    json!({
+        "metadata": { "name": "pg", "namespace": "shop", "uid": uid, "resourceVersion": "7", "generation": 2 },
+        "spec": { "gateways": ["eu-1"], "endpoints": [{ "address": address }] },
+        "status": { "number": 3 },
+    })
+}
+
+#[test]
+fn an_object_that_says_nonsense_is_what_it_said_last_until_another_has_its_name() {
+    let mut view = View::new(1);
+    view.take(0, Event::Begin);
+    view.take(0, put(Kind::Postgres, postgres("1", "192.0.2.1")));
+    view.take(0, Event::Complete);
+    let good = view.tell().unwrap();
+    let key = ObjectKey::new(Kind::Postgres, "shop", "pg");
+    view.take(0, put(Kind::Postgres, postgres("1", "nonsense")));
+    let kept = view.tell().unwrap();
+    assert_eq!(kept.snapshot.objects, good.snapshot.objects);
+    let why = "Postgres shop/pg: spec.endpoints[0].address: \"nonsense\", expected an IP address";
+    assert_eq!(kept.snapshot.kept, BTreeMap::from([(key.clone(), why.to_owned())]));
+    assert!(!kept.snapshot.incomplete);
+
+    view.take(0, put(Kind::Postgres, postgres("2", "nonsense")));
+    let another = view.tell().unwrap();
+    assert_eq!(another.snapshot.objects, BTreeMap::new());
+    assert!(another.snapshot.incomplete, "nothing is freed while it is not known what it means");
+    let why = "spec.endpoints[0].address: \"nonsense\", expected an IP address";
+    assert_eq!(*another.refused, BTreeMap::from([(key, why.to_owned())]));
+}
+
+fn node(asked: &str, accepted: Option<&str>) -> Value {
+    let mut node = json!({
+        "metadata": { "name": "n1", "uid": "1", "resourceVersion": "9" },
+        "spec": { "publicKey": asked, "cluster": "blue", "node": "n1" },
+    });
+    if let Some(accepted) = accepted {
+        node["status"] = json!({
+            "publicKey": accepted,
+            "number": 2,
+            "ranges": {
+                "ula": "fd00:1:2::/48",
+                "service": "198.18.0.0/16",
+                "workload": "198.19.0.0/16",
+                "blocks": ["198.19.0.64/26"],
+            },
+        });
+    }
+    node
+}
+
+#[test]
+fn the_key_of_a_node_is_the_one_that_the_controller_has_accepted() {
+    let (first, stolen) =
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=");
+    let told = |asked, accepted| {
+        let mut view = View::new(1);
+        view.take(0, Event::Begin);
+        view.take(0, put(Kind::TunnelNode, node(asked, accepted)));
+        view.take(0, Event::Complete);
+        view.tell().unwrap()
+    };
+    let key_of = |told: &Told| match &told.snapshot.objects.values().next().unwrap().spec {
+        Spec::TunnelNode(spec) => spec.public_key.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(key_of(&told(first, None)), first);
+    let told = told(stolen, Some(first));
+    assert_eq!(key_of(&told), first);
+    assert_eq!(told.facts.values().next().unwrap().asked_key.as_deref(), Some(stolen));
+    let state = told.state.unwrap();
+    let place = &state.nodes["n1"];
+    assert_eq!((place.number, place.v4.to_string()), (2, "198.19.0.65".to_owned()));
+    assert_eq!(
+        (place.v6.to_string(), place.subnet.to_string()),
+        ("fd00:1:2:1002::1".into(), "fd00:1:2:1002::/64".into())
+    );
+}
