@@ -169,7 +169,7 @@ fn parts(fill: &Fill<'_>) -> Vec<Part> {
     let with = |role, documents: Vec<Value>| [access::of(role), documents].concat();
     vec![
         part("namespace", Only::Always, vec![namespace()]),
-        part("crds", Only::Always, crd::definitions()),
+        part("crds", Only::Always, crd::definitions(crd::Rules::Cel)),
         part("admission", Only::Served(ADMISSION), access::policies("v1")),
         part("agent", Only::Always, with("agent", vec![node::agent(fill)])),
         part("tunnel", Only::With("tunnel.enabled"), with("tunnel", vec![node::tunnel(fill)])),
