@@ -2,6 +2,8 @@
 
 #[path = "control/controller.rs"]
 mod controller;
+#[path = "control/names.rs"]
+mod names;
 #[path = "control/server.rs"]
 mod server;
 #[path = "control/world.rs"]

@@ -1,10 +1,10 @@
 //! Names of a cluster's Services as clients that are not ours see them, beside those of destinations.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, process::Command};
 
 use enforcer_tests::{
     dig,
-    lab::{Lab, manifests::Service, network::DNS4, wait},
+    lab::{Lab, Running, command::inside, manifests::Service, network::DNS4, roles::enforcer, wait},
 };
 
 use crate::shared::lab;
@@ -45,8 +45,12 @@ const SOA: &str =
 
 /// What `dig` in a pod is told over one transport.
 fn ask(lab: &Lab, transport: &str, question: &str) -> Vec<String> {
+    ask_at(lab, "53", transport, question)
+}
+
+fn ask_at(lab: &Lab, port: &str, transport: &str, question: &str) -> Vec<String> {
     let server = format!("@{DNS4}");
-    let words = [&server, transport].into_iter().chain(dig::OPTIONS).chain(question.split(' '));
+    let words = [&server, "-p", port, transport].into_iter().chain(dig::OPTIONS).chain(question.split(' '));
     let outcome = lab.place("plain").run("dig", &words.collect::<Vec<_>>()).expect("dig starts");
     dig::answer(&outcome.stdout).unwrap_or_else(|| panic!("{question}: no answer: {}", outcome.said()))
 }
@@ -165,5 +169,48 @@ fn more_than_a_datagram_holds_is_found_as_well() {
         let answer = ask(&lab, transport, "many.shop.svc.cluster.local A");
         assert_eq!((answer[0].as_str(), answer.len()), ("NOERROR tc aa", 201), "{transport}");
     }
+    lab.delete(FILE).expect("the objects are deleted");
+}
+
+/// A second server in the node's namespace, with the same objects and another domain.
+fn second(lab: &Lab, more: &str) -> Command {
+    let binary = enforcer().expect("the binary is built");
+    let mut command = inside(&lab.id.netns("node"), &lab.id.tools(), &binary.to_string_lossy());
+    command.arg("dns").arg("--manifests").arg(lab.id.manifests()).arg("--state").arg(lab.state_file());
+    command.args(["--cluster-domain", "other.local", "--listen", &format!("{DNS4}:5353"), "--forward", more]);
+    command
+}
+
+#[test]
+fn what_is_not_ours_is_found_through_the_servers_that_are_named() {
+    let mut lab = lab();
+    lab.save(FILE, SERVICES).expect("the objects are written");
+    let process = Running::start(&mut second(&lab, DNS4), &lab.id.log("second-dns")).expect("it starts");
+    lab.processes.insert("second-dns".into(), process);
+    let alias = "api.shop.svc.other.local. 5 IN CNAME web.shop.svc.cluster.local.";
+    let web = "web.shop.svc.cluster.local. 5 IN A 10.96.7.7";
+    let reached = |lab: &Lab| {
+        let server = format!("@{DNS4}");
+        let words = [server.as_str(), "-p", "5353", "web.shop.svc.cluster.local", "A"];
+        let outcome = lab.place("plain").run("dig", &words).expect("dig starts");
+        outcome.stdout.contains("10.96.7.7")
+    };
+    wait::for_true("both servers know the names", || reached(&lab)).expect("one asks the other");
+    let table = [
+        ("web.shop.svc.cluster.local A", vec!["NOERROR", web]),
+        ("web.shop.svc.other.local A", vec!["NOERROR aa", "web.shop.svc.other.local. 5 IN A 10.96.7.7"]),
+        ("api.shop.svc.other.local A", vec!["NOERROR aa", alias, web]),
+        ("no.shop.svc.cluster.local A", vec!["NXDOMAIN", SOA]),
+        ("example.org A", vec!["REFUSED"]),
+    ];
+    for (question, expected) in &table {
+        for transport in ["+notcp", "+tcp"] {
+            assert_eq!(ask_at(&lab, "5353", transport, question), *expected, "{question} {transport}");
+        }
+    }
+    let refused = second(&lab, &format!("{DNS4}:5353")).output().expect("it starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains(&format!("--forward {DNS4}:5353: leads back here")), "{said}");
+    lab.processes.remove("second-dns");
     lab.delete(FILE).expect("the objects are deleted");
 }

@@ -19,12 +19,22 @@ pub(super) async fn server(
     zone: Arc<Zone>,
     forwarder: Option<Forwarder>,
 ) -> (SocketAddr, watch::Sender<Arc<Zone>>) {
-    let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a TCP port on loopback");
+    let (udp, tcp) = sockets().await;
     let address = tcp.local_addr().expect("its address");
-    let udp = UdpSocket::bind(address).await.expect("the same UDP port");
     let (sender, zones) = watch::channel(zone);
     tokio::spawn(serve(vec![(udp, tcp)], zones, forwarder));
     (address, sender)
+}
+
+/// A port of loopback over UDP and TCP. One that is free over one may be taken over the other.
+pub(super) async fn sockets() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a TCP port on loopback");
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().expect("its address")).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free over both");
 }
 
 pub(super) fn question(name: &str, kind: RecordType) -> Message {
