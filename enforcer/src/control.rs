@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub use client::{ClientError, ask, events, find_socket};
+pub(crate) use render::object as render;
 pub use server::serve;
 pub use views::{Asked, Views};
 

@@ -14,7 +14,7 @@
 //! document or its file does.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use crate::{changes::Changes, store::Snapshot};
 
 mod accepted;
+pub mod edit;
 mod folder;
 mod parse;
 #[cfg(test)]
@@ -46,6 +47,16 @@ pub fn load(dir: &Path) -> Snapshot {
     let mut folder = Folder::new(dir);
     folder.read_all();
     folder.last()
+}
+
+/// Names of the files that count, in their order.
+pub fn file_names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.extend(entry?.file_name().into_string().ok().filter(|name| folder::is_manifest(name)));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Takes one text for the only file of a folder.

@@ -299,7 +299,7 @@ impl Leaving {
     }
 }
 
-fn is_manifest(name: &str) -> bool {
+pub(super) fn is_manifest(name: &str) -> bool {
     !name.starts_with(['.', '#'])
         && ["yaml", "yml", "json"].iter().any(|extension| parse::has_extension(name, extension))
 }

@@ -171,7 +171,7 @@ impl Reader<'_> {
 }
 
 /// `kubectl get -o yaml` of several objects is a `List`.
-fn list_items(value: &Value) -> Option<&Vec<Value>> {
+pub(super) fn list_items(value: &Value) -> Option<&Vec<Value>> {
     (value.get("apiVersion")?.as_str()? == "v1" && value.get("kind")?.as_str()? == "List")
         .then(|| value.get("items")?.as_sequence())?
 }
