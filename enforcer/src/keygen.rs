@@ -10,7 +10,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
 use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::model::{self, Metadata, SourceMode, Spec, TunnelGatewaySpec, TunnelNodeSpec};
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -57,8 +60,8 @@ enum Object {
     },
 }
 
-/// Makes or reads the key and returns the YAML object with its public half.
-pub fn manifest(args: &Args) -> Result<String, KeyError> {
+/// Makes or reads the key and returns the object with its public half, as `create` would make it.
+pub fn manifest(args: &Args) -> Result<Value, KeyError> {
     Ok(match &args.object {
         Object::Node { name, key, cluster } => {
             node_manifest(name, cluster, &public_key(&ensure_private_key(key)?))
@@ -69,42 +72,29 @@ pub fn manifest(args: &Args) -> Result<String, KeyError> {
     })
 }
 
-fn node_manifest(name: &str, cluster: &str, public: &[u8; 32]) -> String {
-    let (name, cluster) = (quoted(name), quoted(cluster));
-    format!(
-        "apiVersion: enforcer.dev/v1alpha1
-kind: TunnelNode
-metadata:
-  name: {name}
-spec:
-  publicKey: {}
-  cluster: {cluster}
-  node: {name}
-",
-        encode_key(public)
-    )
+fn node_manifest(name: &str, cluster: &str, public: &[u8; 32]) -> Value {
+    let spec =
+        TunnelNodeSpec { public_key: encode_key(public), cluster: cluster.to_owned(), node: name.to_owned() };
+    document(name, Spec::TunnelNode(spec))
 }
 
-fn gateway_manifest(name: &str, endpoints: &[SocketAddr], public: &[u8; 32]) -> String {
-    let endpoints: Vec<String> = endpoints.iter().map(|endpoint| quoted(&endpoint.to_string())).collect();
-    format!(
-        "apiVersion: enforcer.dev/v1alpha1
-kind: TunnelGateway
-metadata:
-  name: {}
-spec:
-  publicKey: {}
-  endpoints: [{}]
-",
-        quoted(name),
-        encode_key(public),
-        endpoints.join(", ")
-    )
+fn gateway_manifest(name: &str, endpoints: &[SocketAddr], public: &[u8; 32]) -> Value {
+    let spec = TunnelGatewaySpec {
+        public_key: encode_key(public),
+        endpoints: endpoints.iter().map(ToString::to_string).collect(),
+        mtu: None,
+        allowed_namespaces: Vec::new(),
+        allowed_backends: Vec::new(),
+        source_mode: SourceMode::default(),
+        guarded_cidrs: Vec::new(),
+        cross_namespace_sources: false,
+    };
+    document(name, Spec::TunnelGateway(spec))
 }
 
-/// A JSON string is a YAML string whatever it holds.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+fn document(name: &str, spec: Spec) -> Value {
+    let metadata = Metadata { name: name.to_owned(), ..Metadata::default() };
+    model::Object { metadata, spec }.document()
 }
 
 /// Public half of a private key.
@@ -231,24 +221,27 @@ mod tests {
     #[test]
     fn manifests_are_what_the_store_reads() {
         let key = [7; 32];
-        let node: serde_json::Value =
-            serde_norway::from_str(&node_manifest("node-1", "yes: \"quoted\"", &key)).unwrap();
         assert_eq!(
-            node,
+            node_manifest("node-1", "yes: \"quoted\"", &key),
             serde_json::json!({
                 "apiVersion": "enforcer.dev/v1alpha1", "kind": "TunnelNode", "metadata": {"name": "node-1"},
                 "spec": {"publicKey": encode_key(&key), "cluster": "yes: \"quoted\"", "node": "node-1"},
             })
         );
         let endpoints = ["203.0.113.1:51820".parse().unwrap(), "[2001:db8::1]:51820".parse().unwrap()];
-        let gateway: serde_json::Value =
-            serde_norway::from_str(&gateway_manifest("eu-1", &endpoints, &key)).unwrap();
+        let gateway = gateway_manifest("eu-1", &endpoints, &key);
         assert_eq!(
             gateway,
             serde_json::json!({
                 "apiVersion": "enforcer.dev/v1alpha1", "kind": "TunnelGateway", "metadata": {"name": "eu-1"},
-                "spec": {"publicKey": encode_key(&key), "endpoints": ["203.0.113.1:51820", "[2001:db8::1]:51820"]},
+                "spec": {
+                    "publicKey": encode_key(&key), "endpoints": ["203.0.113.1:51820", "[2001:db8::1]:51820"],
+                    "allowedNamespaces": [], "allowedBackends": [], "sourceMode": "masquerade",
+                    "crossNamespaceSources": false,
+                },
             })
         );
+        let text = serde_norway::to_string(&gateway).unwrap();
+        assert_eq!(crate::source::manifests::read_text("gateway.yaml", &text).problems, []);
     }
 }

@@ -108,8 +108,13 @@ impl ControlPlane {
         finish_with(self.command(&self.kubeconfig()).args(args), input)
     }
 
+    /// Where `kubectl` and the like are.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.assets.join(name)
+    }
+
     fn command(&self, kubeconfig: &Path) -> Command {
-        let mut command = Command::new(self.assets.join("kubectl"));
+        let mut command = Command::new(self.program("kubectl"));
         command.arg("--kubeconfig").arg(kubeconfig).env("HOME", &self.id.dir);
         command
     }

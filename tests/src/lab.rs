@@ -34,7 +34,7 @@ use anyhow::{Context, Result};
 pub use client::{Outcome, Place};
 pub use command::Running;
 pub use network::{Network, Pod};
-pub use roles::Role;
+pub use roles::{Role, enforcer};
 
 /// Where labs keep their files, one folder each.
 pub const LABS: &str = "/run/enforcer-lab";

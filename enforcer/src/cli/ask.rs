@@ -1,4 +1,4 @@
-//! `status` and `get`: one question to a role's control socket.
+//! `status`, and how a role is found: one question to its control socket.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -6,14 +6,8 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{kinds, out, status, table};
-use crate::{
-    control::{self, Request},
-    model::Kind,
-};
-
-/// Exit code where there is no such object.
-pub const NOT_FOUND: u8 = 3;
+use super::{out, status};
+use crate::control::{self, Request};
 
 #[derive(Args, Clone, Debug)]
 pub struct SocketArgs {
@@ -60,24 +54,6 @@ pub struct StatusArgs {
     output: Format,
 }
 
-#[derive(Args, Debug)]
-pub struct GetArgs {
-    /// Kind: any case, plural or short (`sc`, `kvs`, `pg`, `my`, `tgw`, `tn`)
-    kind: String,
-    /// Only this object
-    name: Option<String>,
-    /// Only this project (namespace)
-    #[arg(short = 'n', long = "project", alias = "namespace", value_name = "NAME")]
-    project: Option<String>,
-    /// All projects, with a column that names them
-    #[arg(short = 'A', long, conflicts_with = "project")]
-    all: bool,
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Format,
-    #[command(flatten)]
-    socket: SocketArgs,
-}
-
 pub fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let status = args.socket.ask(&Request::Status)?;
     if !args.quiet {
@@ -95,132 +71,4 @@ fn shown(format: Format, status: &Value) -> anyhow::Result<String> {
         Format::Yaml => serde_norway::to_string(status)?,
         Format::Table | Format::Wide => status::page(status)?,
     })
-}
-
-pub fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
-    let kind = kinds::parse(&args.kind)?;
-    let request = Request::Get { kind, namespace: args.project.clone(), name: args.name.clone() };
-    let objects = match args.socket.ask(&request)? {
-        Value::Array(objects) => objects,
-        other => vec![other],
-    };
-    if objects.is_empty() {
-        out::note(&match &args.name {
-            Some(name) => format!("enforcer: there is no {kind} {name}"),
-            None => format!("there is no {kind}"),
-        });
-        return Ok(if args.name.is_some() { ExitCode::from(NOT_FOUND) } else { ExitCode::SUCCESS });
-    }
-    let one = args.name.is_some() && objects.len() == 1;
-    out::data(&match args.output {
-        Format::Json if one => serde_json::to_string_pretty(&objects[0])? + "\n",
-        Format::Json => serde_json::to_string_pretty(&list(&objects))? + "\n",
-        Format::Yaml if one => serde_norway::to_string(&objects[0])?,
-        Format::Yaml => serde_norway::to_string(&list(&objects))?,
-        Format::Table | Format::Wide => as_table(kind, &objects, args.all, args.output == Format::Wide),
-    })?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn list(items: &[Value]) -> Value {
-    serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items })
-}
-
-type Column = (&'static str, fn(&Value) -> String);
-
-fn as_table(kind: Kind, objects: &[Value], all: bool, wide: bool) -> String {
-    let namespaces: std::collections::BTreeSet<_> =
-        objects.iter().map(|object| text(&object["metadata"]["namespace"])).collect();
-    let mut columns: Vec<Column> = Vec::new();
-    if kind.namespaced() && (all || namespaces.len() > 1) {
-        columns.push(("NAMESPACE", |object| text(&object["metadata"]["namespace"])));
-    }
-    columns.push(("NAME", |object| text(&object["metadata"]["name"])));
-    columns.extend_from_slice(columns_of(kind));
-    if wide {
-        columns.push(("REASON", |object| {
-            let condition = ready(object);
-            let (reason, message) = (text(&condition["reason"]), text(&condition["message"]));
-            if message.is_empty() { reason } else { format!("{reason}: {message}") }
-        }));
-    }
-    let header: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    let rows: Vec<Vec<String>> =
-        objects.iter().map(|object| columns.iter().map(|(_, cell)| cell(object)).collect()).collect();
-    table::render(&header, &rows)
-}
-
-fn columns_of(kind: Kind) -> &'static [Column] {
-    const READY: Column = ("READY", |object| text(&ready(object)["status"]));
-    match kind {
-        Kind::ServiceConnection => &[
-            ("SOURCE", |object| reference(&object["spec"]["source"])),
-            ("DESTINATION", |object| reference(&object["spec"]["destination"])),
-            ("DESTINATION-DNS", |object| text(&object["status"]["destinationDNS"])),
-            READY,
-        ],
-        Kind::KeyValueStore | Kind::MySQL | Kind::Postgres => &[
-            ("GATEWAYS", |object| joined(&object["spec"]["gateways"])),
-            ("ADDRESSES", |object| joined(&object["status"]["addresses"])),
-            ("DNS", |object| text(&object["status"]["privateNetworkingFQDN"])),
-            READY,
-        ],
-        Kind::MySQLDatabase | Kind::PostgresDatabase => &[
-            ("INSTANCE", |object| text(&object["spec"]["instance"])),
-            ("DATABASE", |object| text(&object["spec"]["database"])),
-            READY,
-        ],
-        Kind::Pod => &[
-            ("NODE", |object| text(&object["spec"]["nodeName"])),
-            ("GUARDED", |object| text(&object["status"]["guarded"])),
-            ("WORKLOAD-ADDRESSES", |object| joined(&object["status"]["workloadAddresses"])),
-        ],
-        Kind::TunnelGateway => &[
-            ("NUMBER", |object| text(&object["status"]["number"])),
-            ("ENDPOINTS", |object| joined(&object["spec"]["endpoints"])),
-            ("ADDRESSES", |object| joined(&object["status"]["addresses"])),
-            READY,
-        ],
-        Kind::TunnelNode => &[
-            ("NUMBER", |object| text(&object["status"]["number"])),
-            ("CLUSTER", |object| text(&object["spec"]["cluster"])),
-            ("ADDRESSES", |object| joined(&object["status"]["addresses"])),
-            ("RANGES", |object| joined(&object["status"]["ranges"]["blocks"])),
-            ("SUBNET", |object| text(&object["status"]["ranges"]["subnet"])),
-            READY,
-        ],
-        Kind::Application => &[READY],
-        Kind::KubernetesCluster => &[("CLUSTER", |object| text(&object["spec"]["clusterName"])), READY],
-        Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => &[],
-    }
-}
-
-/// The condition that a person wants to see: `Ready`, or the first one that is missing on the way there.
-pub fn ready(object: &Value) -> &Value {
-    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let of = |kind: &str| conditions.iter().find(|condition| condition["type"] == kind);
-    for kind in ["Valid", "Programmed"] {
-        if let Some(condition) = of(kind).filter(|condition| condition["status"] != "True") {
-            return condition;
-        }
-    }
-    of("Ready").or_else(|| of("Programmed")).or_else(|| of("Valid")).unwrap_or(&Value::Null)
-}
-
-fn reference(value: &Value) -> String {
-    format!("{}/{}", text(&value["kind"]).to_lowercase(), text(&value["name"]))
-}
-
-fn joined(value: &Value) -> String {
-    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    items.iter().map(text).collect::<Vec<_>>().join(",")
-}
-
-/// A scalar as a person reads it; nothing for what is not there.
-pub fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }

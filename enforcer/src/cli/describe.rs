@@ -6,35 +6,46 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
-    ask::{NOT_FOUND, SocketArgs, ready, text},
-    kinds, out, table,
+    Failure, input, out,
+    place::{PlaceArgs, Scope, find},
+    show::{ready, text},
+    table,
 };
-use crate::control::Request;
 
 #[derive(Args, Debug)]
 pub struct DescribeArgs {
-    /// Kind: any case, plural or short
-    kind: String,
-    name: String,
-    /// Only in this project (namespace)
-    #[arg(short = 'n', long = "project", alias = "namespace", value_name = "NAME")]
-    project: Option<String>,
+    /// KIND NAME… or KIND/NAME…; a kind alone for all of it
+    #[arg(required = true, value_name = "KIND [NAME]…", add = super::completions::objects())]
+    what: Vec<String>,
     #[command(flatten)]
-    socket: SocketArgs,
+    scope: Scope,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 pub fn run(args: &DescribeArgs) -> anyhow::Result<ExitCode> {
-    let kind = kinds::parse(&args.kind)?;
-    let request = Request::Get { kind, namespace: args.project.clone(), name: Some(args.name.clone()) };
-    let objects = args.socket.ask(&request)?;
-    let objects = objects.as_array().map(Vec::as_slice).unwrap_or_default();
-    if objects.is_empty() {
-        out::note(&format!("enforcer: there is no {kind} {}", args.name));
-        return Ok(ExitCode::from(NOT_FOUND));
+    let targets = input::targets(&args.what).map_err(Failure::usage)?;
+    let place = args.place.choose()?;
+    let mut pages = Vec::new();
+    let mut missing = false;
+    for target in &targets {
+        let objects = match &target.name {
+            None => place.list(target.kind, args.scope.of(target.kind, &*place))?,
+            Some(name) => find(&*place, target.kind, name, &args.scope)?.unwrap_or_else(|absence| {
+                out::note(&format!("enforcer: {absence}"));
+                missing = true;
+                Vec::new()
+            }),
+        };
+        for object in &objects {
+            pages.push(describe(object)?);
+        }
     }
-    let texts: Vec<_> = objects.iter().map(describe).collect::<Result<_, _>>()?;
-    out::data(&texts.join("\n"))?;
-    Ok(ExitCode::SUCCESS)
+    for note in place.notes(&targets.iter().map(|target| target.kind).collect::<Vec<_>>()) {
+        out::note(&format!("note: {note}"));
+    }
+    out::data(&pages.join("\n"))?;
+    Ok(if missing { Failure::NotFound.code() } else { ExitCode::SUCCESS })
 }
 
 fn describe(object: &Value) -> anyhow::Result<String> {

@@ -1,31 +1,40 @@
-//! Names of kinds as people type them: any case, plural, short.
+//! Names of kinds as people type them: any case, plural, short, with the group behind.
 
-use anyhow::bail;
-
-use crate::model::Kind;
+use crate::model::{Kind, crd::GROUP};
 
 /// The kind that is meant.
-pub fn parse(text: &str) -> anyhow::Result<Kind> {
+pub fn parse(text: &str) -> Result<Kind, String> {
     let typed = text.to_ascii_lowercase();
-    for kind in Kind::ALL {
-        let name = kind.name().to_ascii_lowercase();
-        if typed == name || typed == kind.short() || typed == kind.plural() || typed == format!("{name}s") {
-            return Ok(*kind);
-        }
+    let plain = typed.strip_suffix(&format!(".{GROUP}")).unwrap_or(&typed);
+    if let Some(kind) = Kind::ALL.iter().find(|kind| names(**kind).iter().any(|name| name == plain)) {
+        return Ok(*kind);
     }
-    let nearest = Kind::ALL
-        .iter()
-        .map(|kind| (strsim::jaro_winkler(&typed, &kind.name().to_ascii_lowercase()), kind))
-        .max_by(|left, right| left.0.total_cmp(&right.0));
-    match nearest {
-        Some((score, kind)) if score > 0.8 => {
-            bail!("there is no kind {text:?}: did you mean {}?", kind.name().to_ascii_lowercase())
-        }
-        _ => {
-            let all: Vec<_> = Kind::ALL.iter().map(|kind| kind.name().to_ascii_lowercase()).collect();
-            bail!("there is no kind {text:?}: expected one of {}", all.join(", "))
-        }
+    let all: Vec<String> = Kind::ALL.iter().map(|kind| word(*kind)).collect();
+    Err(match super::names::nearest(plain, all.iter().map(String::as_str)) {
+        Some(near) => format!("there is no kind \"{text}\": did you mean {near}?"),
+        None => format!("there is no kind \"{text}\": expected one of {}", all.join(", ")),
+    })
+}
+
+/// What a person types for it.
+pub fn word(kind: Kind) -> String {
+    kind.name().to_ascii_lowercase()
+}
+
+/// With its group, so that other tools know it as well: `postgres.enforcer.dev`, `pod`.
+pub fn qualified(kind: Kind) -> String {
+    if kind.is_ours() { format!("{}.{GROUP}", word(kind)) } else { word(kind) }
+}
+
+fn names(kind: Kind) -> Vec<String> {
+    let mut names = vec![word(kind), kind.plural().to_owned(), kind.short().to_owned(), word(kind) + "s"];
+    match kind {
+        // As `create gateway` and the documents have it.
+        Kind::TunnelGateway => names.extend(["gateway", "gateways", "gw"].map(str::to_owned)),
+        Kind::KubernetesCluster => names.extend(["cluster", "clusters"].map(str::to_owned)),
+        _ => {}
     }
+    names
 }
 
 #[cfg(test)]
@@ -37,20 +46,36 @@ mod tests {
         for (text, kind) in [
             ("serviceconnection", Kind::ServiceConnection),
             ("ServiceConnections", Kind::ServiceConnection),
+            ("serviceconnections.enforcer.dev", Kind::ServiceConnection),
             ("SC", Kind::ServiceConnection),
             ("postgreses", Kind::Postgres),
             ("kvs", Kind::KeyValueStore),
             ("mysql", Kind::MySQL),
+            ("gateway", Kind::TunnelGateway),
         ] {
-            assert_eq!(parse(text).unwrap(), kind, "{text}");
+            assert_eq!(parse(text), Ok(kind), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_name_means_two_kinds() {
+        for kind in Kind::ALL {
+            for name in names(*kind) {
+                assert_eq!(parse(&name), Ok(*kind), "{name}");
+            }
         }
     }
 
     #[test]
     fn a_slip_of_the_finger_gets_a_suggestion() {
         assert_eq!(
-            parse("serviceconection").unwrap_err().to_string(),
-            "there is no kind \"serviceconection\": did you mean serviceconnection?"
+            parse("serviceconection"),
+            Err("there is no kind \"serviceconection\": did you mean serviceconnection?".to_owned())
+        );
+        assert!(
+            parse("zebra")
+                .unwrap_err()
+                .starts_with("there is no kind \"zebra\": expected one of namespace, ")
         );
     }
 }

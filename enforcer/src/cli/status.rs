@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{ask::text, table};
+use super::{show::text, table};
 
 /// The page that a tired person reads; `-o yaml` and `-o json` have everything.
 pub fn page(status: &Value) -> Result<String, std::fmt::Error> {
