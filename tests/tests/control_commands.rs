@@ -6,5 +6,7 @@ mod completions;
 mod desk;
 #[path = "control_commands/folder.rs"]
 mod folder;
+#[path = "control_commands/server.rs"]
+mod server;
 #[path = "control_commands/waiting.rs"]
 mod waiting;

@@ -74,26 +74,73 @@ pub fn run(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
 /// Answers a shell that asks for candidates; `None`: it is a command that is to be run.
 pub fn answer(args: &[OsString]) -> anyhow::Result<Option<ExitCode>> {
     let called = args.first().map(OsString::as_os_str).unwrap_or_default();
-    if is_kubectl(called) {
-        let mut words: Vec<OsString> = args.to_vec();
-        words[0] = "enforcer".into();
-        let last = words.len() - 1;
-        let found = clap_complete::engine::complete(&mut grammar(), words, last, None)?;
-        let mut page = String::new();
-        for candidate in found {
-            let value = candidate.get_value().to_string_lossy();
-            match candidate.get_help() {
-                Some(help) => writeln!(page, "{value}\t{help}")?,
-                None => writeln!(page, "{value}")?,
-            }
+    let shell = std::env::var_os(VARIABLE).filter(|shell| !shell.is_empty());
+    match shell {
+        _ if is_kubectl(called) => out::data(&for_kubectl()?)?,
+        None => return Ok(None),
+        Some(shell) if shell == "bash" => out::data(&for_bash()?)?,
+        Some(_) => {
+            let directory = std::env::current_dir().ok();
+            let env = CompleteEnv::with_factory(grammar).var(VARIABLE);
+            env.try_complete(args.iter().cloned(), directory.as_deref())?;
         }
-        out::data(&(page + NO_FILES))?;
-        return Ok(Some(ExitCode::SUCCESS));
     }
+    Ok(Some(ExitCode::SUCCESS))
+}
+
+/// A line each, what it means behind a tab.
+fn for_kubectl() -> anyhow::Result<String> {
+    let mut page = String::new();
+    let words = words();
+    for candidate in candidates(words.len() - 1, words)? {
+        let value = candidate.get_value().to_string_lossy();
+        match candidate.get_help() {
+            Some(help) => writeln!(page, "{value}\t{help}")?,
+            None => writeln!(page, "{value}")?,
+        }
+    }
+    Ok(page + NO_FILES)
+}
+
+/// bash parts words at `=` as well, and puts in what comes behind it alone: the library would give it the flag again.
+fn for_bash() -> anyhow::Result<String> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let cursor: usize = variable("_CLAP_COMPLETE_INDEX").parse().unwrap_or_default();
+    let before = joined(given().take(cursor + 1)).len();
+    let found = candidates(before.saturating_sub(1), words())?;
+    let found = found.iter().map(|candidate| candidate.get_value().to_string_lossy());
+    Ok(found.collect::<Vec<_>>().join(&variable("_CLAP_IFS")))
+}
+
+fn candidates(cursor: usize, words: Vec<OsString>) -> std::io::Result<Vec<CompletionCandidate>> {
     let directory = std::env::current_dir().ok();
-    let env = CompleteEnv::with_factory(grammar).var(VARIABLE);
-    let is_answered = env.try_complete(args.iter().cloned(), directory.as_deref())?;
-    Ok(is_answered.then_some(ExitCode::SUCCESS))
+    clap_complete::engine::complete(&mut grammar(), words, cursor, directory.as_deref())
+}
+
+/// The words of the line that is being typed, as far as the shell has them.
+fn given() -> impl Iterator<Item = OsString> {
+    let mut args = std::env::args_os().peekable();
+    // kubectl gives them as they are, shells behind `--`.
+    if args.peek().is_none_or(|called| !is_kubectl(called)) {
+        args.by_ref().find(|word| word == "--");
+    }
+    args
+}
+
+fn words() -> Vec<OsString> {
+    joined(given())
+}
+
+/// Without the `=` between a flag and its value.
+fn joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        let is_behind_flag = joined.last().is_some_and(|last| last.as_encoded_bytes().starts_with(b"--"));
+        if word != "=" || !is_behind_flag {
+            joined.push(word);
+        }
+    }
+    joined
 }
 
 /// The grammar for candidates: flags are there where nothing else is, or where one is begun.
@@ -181,15 +228,7 @@ struct Line {
 
 impl Line {
     fn read() -> Self {
-        let words = std::env::args_os();
-        let is_kubectl = words.into_iter().next().is_some_and(|called| is_kubectl(&called));
-        let mut words: Vec<OsString> = std::env::args_os().collect();
-        if !is_kubectl {
-            // Shells give the words behind `--`.
-            let begin = words.iter().position(|word| word == "--").map_or(words.len(), |at| at + 1);
-            words.drain(..begin);
-        }
-        Self::of(words)
+        Self::of(words())
     }
 
     fn of(words: Vec<OsString>) -> Self {

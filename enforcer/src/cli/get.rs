@@ -59,15 +59,17 @@ pub fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
     for note in place.notes(&targets.iter().map(|target| target.kind).collect::<Vec<_>>()) {
         out::note(&format!("note: {note}"));
     }
-    if found.iter().all(|(_, objects)| objects.is_empty())
-        && matches!(args.output, Format::Table | Format::Wide)
-    {
-        if !missing {
+    let is_empty = found.iter().all(|(_, objects)| objects.is_empty());
+    match args.output {
+        // What was asked for by name and is not there is no empty list.
+        _ if is_empty && missing => {}
+        Format::Table | Format::Wide if is_empty => {
             out::note(&nothing(&args.scope, targets.first().map(|target| target.kind), &*place));
         }
-    } else {
-        let one = targets.iter().all(|target| target.name.is_some());
-        out::data(&render(&found, one, args.scope.all, args.output)?)?;
+        format => {
+            let named = targets.iter().all(|target| target.name.is_some());
+            out::data(&render(&found, named, args.scope.all, format)?)?;
+        }
     }
     Ok(if missing { Failure::NotFound.code() } else { ExitCode::SUCCESS })
 }

@@ -61,13 +61,19 @@ fn where_no_name_is_known_there_are_flags_and_no_words_of_trouble() {
     }
 }
 
+/// bash parts words at `=`, and replaces what is behind it.
 #[test]
 fn what_a_real_bash_sources_completes() {
     let desk = desk();
     let script = "source <(enforcer completions bash); \
-                  COMP_WORDS=(enforcer get --manifests objects postgres o); COMP_CWORD=5; COMP_TYPE=9; \
-                  $(complete -p enforcer | sed 's/.*-F \\([^ ]*\\) .*/\\1/') enforcer o postgres; \
-                  printf '%s\\n' \"${COMPREPLY[@]}\"";
+                  complete=$(complete -p enforcer | sed 's/.*-F \\([^ ]*\\) .*/\\1/'); \
+                  try() { COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9; COMPREPLY=(); local last=${@: -1}; \
+                          $complete enforcer \"${last#=}\" \"${@: -2:1}\"; echo \"${COMPREPLY[*]}\"; }; \
+                  try enforcer get --manifests objects postgres o; \
+                  try enforcer get --manifests = objects postgres o; \
+                  try enforcer create sc --manifests objects --destination =; \
+                  try enforcer create sc --manifests objects --destination = postgres/; \
+                  try enforcer del";
     let binary = enforcer().expect("the binary is built");
     let folder = binary.parent().expect("a folder").display().to_string();
     let path = std::env::var("PATH").unwrap_or_default();
@@ -77,7 +83,9 @@ fn what_a_real_bash_sources_completes() {
         .env("HOME", &desk.dir)
         .env_remove("KUBECONFIG");
     let said = said(bash.env("PATH", format!("{folder}:{path}")).output().expect("bash starts"));
-    assert_eq!((said.out.as_str(), said.err.as_str()), ("orders\n", ""));
+    let kinds = "keyvaluestore/ mysql/ mysqldatabase/ postgres/ postgresdatabase/";
+    let expected = format!("orders\norders\n{kinds}\npostgres/orders\ndelete\n");
+    assert_eq!((said.out.as_str(), said.err.as_str()), (expected.as_str(), ""));
 }
 
 #[test]

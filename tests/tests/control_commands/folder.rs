@@ -275,6 +275,8 @@ fn one_name_in_two_projects_is_deleted_in_none_until_somebody_says_which() {
              shop        orders   crm        orders           False\n"
         )
     );
+    let nothing = Said::failed(3, "enforcer: there is no MySQLDatabase shop/order: did you mean orders?\n");
+    assert_eq!(desk.on_folder("get mydb order -n shop -o json"), nothing, "no empty list");
     assert_eq!(
         desk.on_folder("delete mydb orders"),
         Said::failed(
