@@ -7,6 +7,7 @@ mod cgroups;
 mod daemons;
 mod files;
 pub mod node;
+pub mod pods;
 
 use std::{
     fs,

@@ -3,7 +3,10 @@
 use std::{io::Write as _, path::Path};
 
 use enforcer_tests::{
-    cluster::{Cluster, PAUSE},
+    cluster::{
+        Cluster,
+        pods::{Pod, busybox, machine},
+    },
     lab::wait,
 };
 use serde_json::{Value, json};
@@ -23,62 +26,14 @@ fn cluster() -> Option<Cluster> {
     Some(Cluster::find(&name).expect("its folder can be read").expect("the cluster is up"))
 }
 
-/// A pod, gone when this is.
-struct Pod<'a> {
-    cluster: &'a Cluster,
-    name: &'a str,
-}
-
-impl<'a> Pod<'a> {
-    fn start(cluster: &'a Cluster, name: &'a str, mut spec: Value) -> Self {
-        spec["terminationGracePeriodSeconds"] = json!(0);
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
-        cluster.kubectl_with(&["apply", "--filename", "-"], &pod.to_string()).expect("the pod is made");
-        Self { cluster, name }
-    }
-
-    /// What the API server says about it.
-    fn get(&self) -> Value {
-        let text = self.cluster.kubectl(&["get", "pod", self.name, "--output", "json"]);
-        serde_json::from_str(&text.expect("the pod is there")).expect("kubectl prints JSON")
-    }
-
-    /// Waits for the phase and returns the status.
-    fn wait(&self, phase: &str) -> Value {
-        let mut last = Value::Null;
-        let reached = wait::until(&format!("{} is {phase}", self.name), || {
-            last = self.get()["status"].clone();
-            (last["phase"] == phase).then_some(())
-        });
-        reached.unwrap_or_else(|err| panic!("{err}: {last}"));
-        last
-    }
-
-    fn exec(&self, command: &[&str]) -> Result<String, String> {
-        let args: Vec<&str> = ["exec", self.name, "--"].into_iter().chain(command.iter().copied()).collect();
-        self.cluster.kubectl(&args).map_err(|err| err.to_string())
-    }
-}
-
-impl Drop for Pod<'_> {
-    fn drop(&mut self) {
-        if let Err(err) = self.cluster.kubectl(&["delete", "pod", self.name, "--wait=false"]) {
-            eprintln!("{} stays: {err:#}", self.name);
-        }
-    }
-}
-
-/// A container that sleeps.
-fn sleeper() -> Value {
-    json!({"name": "main", "image": PAUSE, "imagePullPolicy": "Never", "command": ["sleep", "1000000"]})
-}
+const SLEEP: &[&str] = &["sleep", "1000000"];
 
 #[test]
 fn pods_are_joined_to_the_node_and_reach_the_api_server() {
     let Some(cluster) = cluster() else { return };
-    let pod = Pod::start(&cluster, "joined", json!({"containers": [sleeper()]}));
+    let pod = Pod::start(&cluster, &json!({"name": "joined"}), busybox(SLEEP)).expect("it is made");
 
-    let status = pod.wait("Running");
+    let status = pod.wait("Running").expect("it runs");
 
     let own = pod.exec(&["ip", "addr", "show", "eth0"]).expect("it has a device");
     for (index, prefix) in ["10.244.0.", "fd00:10:244::"].into_iter().enumerate() {
@@ -94,11 +49,13 @@ fn pods_are_joined_to_the_node_and_reach_the_api_server() {
 #[test]
 fn every_container_has_a_cgroup_of_its_own_below_that_of_the_node() {
     let Some(cluster) = cluster() else { return };
-    let pod = Pod::start(&cluster, "grouped", json!({"containers": [sleeper()], "hostNetwork": true}));
+    let mut spec = busybox(SLEEP);
+    spec["hostNetwork"] = json!(true);
+    let pod = Pod::start(&cluster, &json!({"name": "grouped"}), spec).expect("it is made");
 
-    let status = pod.wait("Running");
+    let status = pod.wait("Running").expect("it runs");
 
-    let uid = pod.get()["metadata"]["uid"].as_str().expect("it has a uid").to_owned();
+    let uid = pod.get().expect("it is there")["metadata"]["uid"].as_str().expect("it has a uid").to_owned();
     let container = status["containerStatuses"][0]["containerID"].as_str().expect("it has a container");
     let container = container.trim_start_matches("containerd://");
     let cgroup = format!("kubepods/besteffort/pod{uid}/{container}");
@@ -111,21 +68,22 @@ fn every_container_has_a_cgroup_of_its_own_below_that_of_the_node() {
 #[test]
 fn the_image_is_the_binary_and_nothing_else() {
     let Some(cluster) = cluster() else { return };
-    let container = |command: Value| {
-        json!({
+    let start = |name: &str, command: Value| {
+        let spec = json!({
             "restartPolicy": "Never",
             "containers": [{
                 "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "args": ["--version"], "command": command,
             }],
-        })
+        });
+        Pod::start(&cluster, &json!({"name": name}), spec).expect("it is made")
     };
-    let version = Pod::start(&cluster, "version", container(Value::Null));
-    let shell = Pod::start(&cluster, "shell", container(json!(["/bin/sh"])));
+    let version = start("version", Value::Null);
+    let shell = start("shell", json!(["/bin/sh"]));
 
-    version.wait("Succeeded");
-    let refused = shell.wait("Failed");
+    version.wait("Succeeded").expect("it ends");
+    let refused = shell.wait("Failed").expect("it does not start");
 
-    let printed = cluster.kubectl(&["logs", "version"]).expect("it has printed something");
+    let printed = version.logs().expect("it has printed something");
     assert_eq!(printed.trim(), format!("enforcer {}", env!("CARGO_PKG_VERSION")));
     let refused = refused["containerStatuses"][0]["state"]["terminated"]["message"].to_string();
     assert!(refused.contains("no such file or directory"), "{refused}");
@@ -134,17 +92,31 @@ fn the_image_is_the_binary_and_nothing_else() {
 #[test]
 fn what_the_node_writes_the_machine_does_not_see() {
     let Some(cluster) = cluster() else { return };
-    let mut spec = json!({"containers": [sleeper()]});
-    spec["containers"][0]["command"] = json!(["sh", "-c", "echo here >/host/enforcer-cluster-test"]);
+    let mut spec = busybox(&["sh", "-c", "echo here >/host/enforcer-cluster-test"]);
     spec["containers"][0]["volumeMounts"] = json!([{"name": "host", "mountPath": "/host"}]);
     spec["volumes"] = json!([{"name": "host", "hostPath": {"path": "/var/lib"}}]);
     spec["restartPolicy"] = json!("Never");
-    let pod = Pod::start(&cluster, "writer", spec);
+    let pod = Pod::start(&cluster, &json!({"name": "writer"}), spec).expect("it is made");
 
-    pod.wait("Succeeded");
+    pod.wait("Succeeded").expect("it ends");
 
     let path = Path::new("/var/lib/enforcer-cluster-test");
     assert!(!path.exists());
     let node = cluster.on_node("cat", &[&path.to_string_lossy()]).expect("the node has the file");
     assert_eq!(node, "here\n");
+}
+
+#[test]
+fn pods_can_have_the_programs_of_this_machine() {
+    let Some(cluster) = cluster() else { return };
+    let spec = machine(SLEEP).expect("the lab is built");
+    let pod = Pod::start(&cluster, &json!({"name": "machine"}), spec).expect("it is made");
+    pod.wait("Running").expect("it runs");
+
+    let client = pod.exec(&["redis-cli", "--version"]).expect("it has the clients of Debian");
+    let nobody = pod.exec(&["enforcer-lab", "tcp-connect", "127.0.0.1:1"]);
+
+    assert!(client.starts_with("redis-cli "), "{client}");
+    let said = format!("{nobody:?}");
+    assert!(said.contains("refused"), "{said}");
 }

@@ -77,7 +77,7 @@ fn up(name: &str, cni: Cni, images: &[PathBuf]) -> Result<Command> {
     };
     let programs = kubernetes::everything()?;
     let mut lab = lab(&["up", name, cni])?;
-    lab.arg(programs).arg(image::busybox()?).args(images);
+    lab.arg(programs).args([image::busybox()?, image::machine()?]).args(images);
     Ok(lab)
 }
 

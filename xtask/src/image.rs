@@ -24,6 +24,9 @@ const LIMIT: u64 = 30 << 20;
 /// What the test cluster makes its pods of. Its containerd knows it by this name (`tests/src/cluster/files.rs`).
 const BUSYBOX: &str = "enforcer.dev/busybox:test";
 
+/// For pods with this machine's programs: they have its `/usr` as a volume (`tests/src/cluster/pods.rs`).
+const MACHINE: &str = "enforcer.dev/machine:test";
+
 const PACKAGES: &[&str] = &[
     "binutils",   // strip
     "musl-tools", // compiles the C parts of dependencies for the static binary
@@ -103,6 +106,23 @@ pub fn busybox() -> Result<PathBuf> {
     // What holds the namespaces of a pod does nothing but that.
     let config = json!({"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "1000000000"], "WorkingDir": "/"});
     Image { name: BUSYBOX, config, root: &root }.write(&tar)?;
+    Ok(tar)
+}
+
+/// Debian's links into `/usr`, and nothing that they lead to.
+pub fn machine() -> Result<PathBuf> {
+    let dir = build::target().join("image");
+    let root = fresh(&dir.join("machine"))?;
+    for dir in ["etc", "lab", "root", "tmp", "usr"] {
+        fs::create_dir(root.join(dir)).with_context(|| format!("cannot make {dir} for the image"))?;
+    }
+    for link in ["bin", "lib", "lib64", "sbin"] {
+        symlink(Path::new("usr").join(link), root.join(link))
+            .with_context(|| format!("cannot link {link}"))?;
+    }
+    let tar = dir.join("machine.tar");
+    let config = json!({"Env": ["PATH=/usr/sbin:/usr/bin:/lab"], "WorkingDir": "/"});
+    Image { name: MACHINE, config, root: &root }.write(&tar)?;
     Ok(tar)
 }
 
