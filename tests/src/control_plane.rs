@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +33,9 @@ use crate::lab::{
 
 /// Names a folder with `kube-apiserver`, `etcd` and `kubectl`.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// A few seconds where nothing else runs.
+const WATCHDOG: Duration = Duration::from_mins(3);
+
 /// A running API server with its store. Ends with this value, at the latest with this process.
 pub struct ControlPlane {
     id: Id,
@@ -140,7 +144,7 @@ impl ControlPlane {
         let command = self.servers().api(&["--disable-admission-plugins=ServiceAccount"]);
         self.server = Some(bound::start(&self.id.tools(), &command, &self.log("kube-apiserver"))?);
         let mut last = String::new();
-        let ready = wait::until("the API server is ready", || {
+        let ready = wait::until_within(WATCHDOG, "the API server is ready", || {
             if let Some(status) = self.server.as_mut().and_then(Running::ended) {
                 return Some(Err(format!("kube-apiserver ended: {status}")));
             }
