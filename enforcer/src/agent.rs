@@ -12,6 +12,7 @@
 mod announced;
 mod apply;
 mod args;
+mod cleanup;
 mod cycle;
 mod devices;
 mod ending;
@@ -56,6 +57,7 @@ use crate::{
 };
 
 pub use args::Args;
+pub use cleanup::cleanup;
 pub use prepare::prepare;
 
 /// Between two looks at the clock, counters and tunnels.

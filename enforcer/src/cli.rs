@@ -128,6 +128,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Agent(args) if args.is_boot_guard() => {
             role::run(async move { Ok(out::data(&agent::prepare(&args).await?)?) })
         }
+        Command::Agent(args) if args.is_cleanup() => {
+            args.use_host_mounts()?;
+            role::run(async move { Ok(out::data(&agent::cleanup(&args).await?)?) })
+        }
         Command::Agent(args) => {
             args.use_host_mounts()?;
             role::run(agent::run(args))

@@ -4,6 +4,8 @@
 
 #[path = "netns_life/boot.rs"]
 mod boot;
+#[path = "netns_life/cleanup.rs"]
+mod cleanup;
 #[path = "netns_life/held.rs"]
 mod held;
 #[path = "netns_life/late.rs"]

@@ -19,6 +19,9 @@ pub struct Args {
     /// Before kubelet: only lead what is guarded nowhere, as the state file knows it, and end
     #[arg(long)]
     pub(super) prepare: bool,
+    /// Remove everything that an agent has made on this node, its key as well, and end
+    #[arg(long, conflicts_with = "prepare")]
+    pub(super) cleanup: bool,
     #[command(flatten)]
     pub(super) source: SourceArgs,
     /// Name of this node's TunnelNode
@@ -38,8 +41,8 @@ pub struct Args {
         long,
         value_name = "NAME",
         required = false,
-        required_unless_present = "prepare",
-        default_value_if("prepare", ArgPredicate::IsPresent, "-")
+        required_unless_present_any = ["prepare", "cleanup"],
+        default_value_ifs([("prepare", ArgPredicate::IsPresent, "-"), ("cleanup", ArgPredicate::IsPresent, "-")])
     )]
     pub(super) cluster_name: String,
     /// The node's private key, as `enforcer keygen` writes it; made if the objects come from an API server
@@ -47,8 +50,8 @@ pub struct Args {
         long,
         value_name = "FILE",
         required = false,
-        required_unless_present = "prepare",
-        default_value_if("prepare", ArgPredicate::IsPresent, "-")
+        required_unless_present_any = ["prepare", "cleanup"],
+        default_value_ifs([("prepare", ArgPredicate::IsPresent, "-"), ("cleanup", ArgPredicate::IsPresent, "-")])
     )]
     pub(super) key: PathBuf,
     /// Control socket and ledger [default: /run/enforcer/NODE]
@@ -87,6 +90,11 @@ impl Args {
     /// Whether it is the boot guard that is wanted, not the role.
     pub const fn is_boot_guard(&self) -> bool {
         self.prepare
+    }
+
+    /// Whether the node is to be left as it was, not the role to be run.
+    pub const fn is_cleanup(&self) -> bool {
+        self.cleanup
     }
 
     /// From now on that which needs the host's mounts is done there, if any are named.

@@ -32,7 +32,7 @@ use enforcer_common::{
 
 pub use self::{
     accounts::Accounts,
-    attach::{AttachError, Attachment, Device, Holder, Hooks, Target, namespace_inode},
+    attach::{AttachError, Attachment, Device, Holder, Hooks, Target, namespace_inode, remove_everything},
     events::Events,
     object::{Loan, ProgramCost, Unpinned, load_unpinned},
     orphans::Orphans,

@@ -7,6 +7,7 @@
 mod filters;
 mod links;
 mod pin_name;
+mod removal;
 mod shelf;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use removal::remove_everything;
 pub(super) use shelf::Shelf;
 
 use super::{Kernel, OpenError, pins::Pins, sys};

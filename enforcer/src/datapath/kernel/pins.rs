@@ -27,7 +27,7 @@ pub const LAYOUT_VERSION: u64 = 3;
 const LAYOUT: &str = "LAYOUT";
 
 /// Where BPF file systems are by convention.
-const CONVENTIONAL: &str = "/sys/fs/bpf";
+pub const CONVENTIONAL: &str = "/sys/fs/bpf";
 
 /// Shape of a map.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,0 +1,103 @@
+//! `enforcer agent --cleanup`: a node as it was before enforcer came.
+//!
+//! Programs go first and the blackholes last, so that nothing leaves the node in clear while it is done.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use super::{Args, pair, start, tunnels};
+use crate::{
+    datapath::kernel::remove_everything,
+    netlink::Netlink,
+    netns,
+    tunnel::{descriptions, socket_path},
+};
+
+/// Files of a run directory that an agent makes, and its tunnel.
+const FILES: [&str; 6] =
+    ["agent.sock", "agent.lock", "workloads.json", "workloads.json.new", "accepted", "tunnels"];
+
+/// Removes everything that an agent has made, and returns a line for each. Doing it twice is fine.
+///
+/// # Errors
+/// An agent that still runs would make all of it anew.
+pub async fn cleanup(args: &Args) -> anyhow::Result<String> {
+    let run_dir = args.run_dir.clone().unwrap_or_else(|| Path::new("/run/enforcer").join(&args.node));
+    let lock = start::lock(&run_dir)?;
+    let bpffs = args.bpffs_path();
+    let mut removed = remove_everything(&bpffs)
+        .with_context(|| format!("cannot take the programs of {} off", bpffs.display()))?;
+    let netns = args.tunnel_netns.clone().unwrap_or_else(|| tunnels::default_netns(&args.node));
+    removed.extend(descriptions_of(&run_dir)?);
+    removed.extend(devices(&netns).await?);
+    // The last that keeps anything in.
+    Netlink::open(None)?.prune_routes(|_| false).await?;
+    removed.push("routes of enforcer (proto 239)".to_owned());
+    for name in FILES {
+        if remove(&run_dir.join(name))? {
+            removed.push(run_dir.join(name).display().to_string());
+        }
+    }
+    drop(lock);
+    // Of somebody else's files nothing is known.
+    if let Err(error) = fs::remove_dir(&run_dir) {
+        removed.push(format!("but not {}: {error}", run_dir.display()));
+    }
+    // Named only by whoever wants it gone.
+    if args.key != Path::new("-") && remove(&args.key)? {
+        removed.push(args.key.display().to_string());
+    }
+    Ok(removed.iter().fold(String::new(), |lines, line| lines + line + "\n"))
+}
+
+/// Tells the tunnel in user space that its devices are no more; it may run on.
+fn descriptions_of(run_dir: &Path) -> anyhow::Result<Vec<String>> {
+    let mut removed = Vec::new();
+    let folder = descriptions(run_dir);
+    for entry in fs::read_dir(&folder).into_iter().flatten() {
+        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        let device = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        remove(&path)?;
+        if remove(&socket_path(&device))? {
+            removed.push(format!("socket of {device}"));
+        }
+    }
+    Ok(removed)
+}
+
+/// Everything in the tunnel netns is ours, and so is the pair that leads into it.
+async fn devices(netns: &Path) -> anyhow::Result<Vec<String>> {
+    let mut removed = Vec::new();
+    if netns.exists() {
+        // A name without a namespace is what a boot leaves.
+        if let Ok(inside) = Netlink::open(Some(netns)) {
+            for link in inside.links().await?.into_iter().filter(|link| !link.loopback) {
+                inside.remove_device(link.ifindex).await?;
+                removed.push(format!("device {} of {}", link.name, netns.display()));
+            }
+        }
+        netns::remove(netns).with_context(|| format!("cannot remove {}", netns.display()))?;
+        removed.push(format!("network namespace {}", netns.display()));
+    }
+    let host = Netlink::open(None)?;
+    // Without the namespace its other end is gone, and so is it, soon.
+    if let Some(link) = host.link(pair::ENFORCER0).await?.filter(|link| link.mac == pair::ENFORCER0_MAC) {
+        host.remove_device(link.ifindex).await?;
+        removed.push(format!("device {}", pair::ENFORCER0));
+    }
+    Ok(removed)
+}
+
+/// Whether there was something.
+fn remove(path: &PathBuf) -> anyhow::Result<bool> {
+    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
