@@ -72,6 +72,8 @@ enum Command {
     Install(install::Args),
     /// Print what a shell runs to complete commands, kinds and names of objects
     Completions(completions::CompletionsArgs),
+    /// Clean every node up, and remove all that was installed
+    Uninstall(install::uninstall::Args),
     /// Run the far end of the tunnel, beside the services
     Gateway(gateway::Args),
     /// Load programs on an interface and show what they cost: the kernel developer's loop
@@ -149,10 +151,18 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Install(args) => install(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Uninstall(args) => {
+            runtime()?.block_on(install::uninstall::run(&args, out::note))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Gateway(args) => role::run(gateway::run(args)),
         Command::Load(args) => role::run(load::run(args)),
         Command::Tunnel(args) => role::run(tunnel::process::run(args)),
     }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
 fn install(args: &install::Args) -> anyhow::Result<ExitCode> {
@@ -160,8 +170,7 @@ fn install(args: &install::Args) -> anyhow::Result<ExitCode> {
         install::package::write(format, folder)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let manifests = runtime.context("cannot start the runtime")?.block_on(install::run(args))?;
+    let manifests = runtime()?.block_on(install::run(args))?;
     manifests.notes.iter().for_each(|note| out::note(&format!("enforcer: {note}")));
     out::data(&manifests.yaml()?)?;
     Ok(ExitCode::SUCCESS)

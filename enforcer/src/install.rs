@@ -14,6 +14,7 @@ mod pod;
 pub mod served;
 mod server;
 mod services;
+pub mod uninstall;
 pub mod values;
 mod yaml;
 

@@ -22,6 +22,9 @@ pub struct Args {
     /// Remove everything that an agent has made on this node, its key as well, and end
     #[arg(long, conflicts_with = "prepare")]
     pub(super) cleanup: bool,
+    /// Do not end then, but wait to be told to: in a DaemonSet, what ends is started again
+    #[arg(long, requires = "cleanup")]
+    pub(super) stay: bool,
     #[command(flatten)]
     pub(super) source: SourceArgs,
     /// Name of this node's TunnelNode

@@ -13,7 +13,7 @@ use super::{Args, pair, start, tunnels};
 use crate::{
     datapath::kernel::remove_everything,
     netlink::Netlink,
-    netns,
+    netns, signals,
     tunnel::{descriptions, socket_path},
 };
 
@@ -50,6 +50,10 @@ pub async fn cleanup(args: &Args) -> anyhow::Result<String> {
     // Named only by whoever wants it gone.
     if args.key != Path::new("-") && remove(&args.key)? {
         removed.push(args.key.display().to_string());
+    }
+    if args.stay {
+        tracing::info!("the node is clean");
+        signals::told_to_end()?.await;
     }
     Ok(removed.iter().fold(String::new(), |lines, line| lines + line + "\n"))
 }
