@@ -120,22 +120,7 @@ pub fn manifests(values: &Values, served: &Served) -> Manifests {
     if !served.has(ADMISSION) && served.has(ADMISSION_BETA) {
         documents.extend(access::policies("v1beta1"));
     }
-    if !served.knows_cel() {
-        documents.iter_mut().for_each(without_cel);
-    }
     Manifests { documents, notes: served.notes() }
-}
-
-/// `kubectl` refuses a field that the server does not know.
-fn without_cel(document: &mut Value) {
-    match document {
-        Value::Object(fields) => {
-            fields.remove("x-kubernetes-validations");
-            fields.values_mut().for_each(without_cel);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_cel),
-        _ => {}
-    }
 }
 
 /// Documents that go together: a file of the chart.
@@ -170,7 +155,7 @@ fn parts(fill: &Fill<'_>) -> Vec<Part> {
     let with = |role, documents: Vec<Value>| [access::of(role), documents].concat();
     vec![
         part("namespace", Only::Always, vec![namespace()]),
-        part("crds", Only::Always, crd::definitions(crd::Rules::Cel)),
+        part("crds", Only::Always, crd::definitions(fill.rules())),
         part("admission", Only::Served(ADMISSION), access::policies("v1")),
         part("agent", Only::Always, with("agent", vec![node::agent(fill)])),
         part("tunnel", Only::With("tunnel.enabled"), with("tunnel", vec![node::tunnel(fill)])),

@@ -10,6 +10,7 @@ use super::{
     served::Served,
     values::{Values, lookup},
 };
+use crate::model::crd::Rules;
 
 /// A word of a command line.
 pub enum Arg {
@@ -107,6 +108,14 @@ impl<'a> Fill<'a> {
             Self::Template(_) => {
                 self.expression(format!("ternary {new:?} {old:?} (.Capabilities.APIVersions.Has {api:?})"))
             }
+        }
+    }
+
+    /// Helm does not validate CRDs, and an old server drops what it does not know.
+    pub fn rules(&self) -> Rules {
+        match self {
+            Self::Values { served, .. } => served.rules(),
+            Self::Template(_) => Rules::Cel,
         }
     }
 

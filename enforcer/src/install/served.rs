@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use crate::model::crd::Rules;
+
 /// Kubernetes' version. The major one is 1.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct KubeVersion {
@@ -69,9 +71,9 @@ impl Served {
         self.apis.contains(api)
     }
 
-    /// Rules in CRDs.
-    pub fn knows_cel(&self) -> bool {
-        self.version.minor >= 25
+    /// `kubectl` refuses a field that the server does not know.
+    pub fn rules(&self) -> Rules {
+        if self.version.minor >= 25 { Rules::Cel } else { Rules::None }
     }
 
     /// What is left out or weaker than on a new server, and why; for a person.
@@ -86,7 +88,7 @@ impl Served {
         if !self.has(SLICES) {
             notes.push(format!("Kubernetes {version} does not serve discovery.k8s.io/v1: the controller writes EndpointSlices of v1beta1"));
         }
-        if !self.knows_cel() {
+        if self.rules() == Rules::None {
             notes.push(format!(
                 "Kubernetes {version} has no CEL rules in CRDs: they are left out, a reference that is changed is not \
                  refused, its object becomes Valid=False instead"

@@ -61,7 +61,9 @@ fn resource_of(kind: &str, served: &Served) -> Option<Resource> {
         "DaemonSet" => DAEMON_SETS,
         "Deployment" => resource("apps", "v1", "Deployment", "deployments", true),
         "Namespace" => resource("", "v1", "Namespace", "namespaces", false),
-        "PodDisruptionBudget" => resource("policy", policy, "PodDisruptionBudget", "poddisruptionbudgets", true),
+        "PodDisruptionBudget" => {
+            resource("policy", policy, "PodDisruptionBudget", "poddisruptionbudgets", true)
+        }
         "Role" => resource(RBAC, "v1", "Role", "roles", true),
         "RoleBinding" => resource(RBAC, "v1", "RoleBinding", "rolebindings", true),
         "Service" => resource("", "v1", "Service", "services", true),
@@ -133,7 +135,8 @@ async fn clean_nodes(cluster: &Cluster, timeout: Duration, say: &impl Fn(&str)) 
     loop {
         let found = cluster.get(&DAEMON_SETS, NAMESPACE, &name).await?.unwrap_or_default();
         let (clean, all) = progress(&found);
-        let line = format!("{clean} of {} nodes are clean", all.map_or("?".to_owned(), |all| all.to_string()));
+        let line =
+            format!("{clean} of {} nodes are clean", all.map_or("?".to_owned(), |all| all.to_string()));
         if line != last {
             say(&line);
             last = line;
@@ -196,12 +199,15 @@ mod tests {
     fn agents_become_cleaners_with_the_same_rights_and_twice_changes_nothing() {
         let served = Served::newest();
         let documents = manifests(&Values::default(), &served).documents;
-        let agent = documents.into_iter().find(|document| document["metadata"]["name"] == "enforcer-agent" && document["kind"] == "DaemonSet");
+        let agent = documents.into_iter().find(|document| {
+            document["metadata"]["name"] == "enforcer-agent" && document["kind"] == "DaemonSet"
+        });
         let agent = agent.unwrap();
         let once = cleaner(&agent).unwrap();
         assert_eq!(cleaner(&once).unwrap(), once);
         let (old, new) = (&agent["spec"]["template"]["spec"], &once["spec"]["template"]["spec"]);
-        for (container, last) in [(&new["initContainers"][0], "--cleanup"), (&new["containers"][0], "--stay")] {
+        for (container, last) in [(&new["initContainers"][0], "--cleanup"), (&new["containers"][0], "--stay")]
+        {
             assert_eq!(container["args"].as_array().unwrap().last().unwrap(), last);
             for same in ["image", "env", "securityContext", "volumeMounts"] {
                 assert_eq!(container[same], old["containers"][0][same], "{same}");
@@ -231,10 +237,16 @@ mod tests {
             let mut values = Values::default();
             (values.gateway.enabled, values.dns.enabled) = (true, true);
             let made = manifests(&values, &served).documents;
-            let name = |document: &Value| format!("{} {} {}", document["apiVersion"], document["kind"], document["metadata"]["name"]);
+            let name = |document: &Value| {
+                format!("{} {} {}", document["apiVersion"], document["kind"], document["metadata"]["name"])
+            };
             let made: Vec<String> = made.iter().rev().map(name).collect();
             let gone = everything(&served).into_iter();
-            let gone: Vec<String> = gone.map(|(resource, name)| format!("{} {} {}", json!(resource.api_version()), json!(resource.kind), json!(name))).collect();
+            let gone: Vec<String> = gone
+                .map(|(resource, name)| {
+                    format!("{} {} {}", json!(resource.api_version()), json!(resource.kind), json!(name))
+                })
+                .collect();
             assert_eq!(gone, made);
         }
     }

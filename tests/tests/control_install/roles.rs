@@ -1,9 +1,12 @@
 //! Roles at work with their own tokens: what they may do is enough.
 
-use std::{process::Command, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use enforcer::source::kubernetes::{Cluster, Connect, Interest, Pods};
-use enforcer_tests::lab::{Running, command::finish, roles::enforcer, wait};
+use enforcer_tests::{
+    control_plane::ControlPlane,
+    lab::{Running, roles::enforcer, wait},
+};
 use serde_json::Value;
 
 use super::installed;
@@ -45,74 +48,73 @@ report:
   conditions: [{type: Guarded, status: \"True\", reason: Guarded, message: \"\"}]
 ";
 
-#[test]
-fn what_the_roles_may_do_is_enough_for_them() {
+/// The server with all objects.
+fn with_objects() -> ControlPlane {
     let plane = installed();
     plane.kubectl(&["create", "namespace", "shop"]).expect("it is made");
+    let mut last = String::new();
     wait::for_true("the kinds are served", || {
-        plane.kubectl_with(&["apply", "--filename", "-"], OBJECTS).is_ok()
+        let made = plane.kubectl_with(&["apply", "--filename", "-"], OBJECTS);
+        made.inspect_err(|err| last = format!("{err:#}")).is_ok()
     })
-    .expect("the objects are made");
+    .unwrap_or_else(|err| panic!("{err:#}: {last}"));
+    plane
+}
 
-    // What each role watches it may watch: every list comes to its end.
+fn kubeconfig(plane: &ControlPlane, role: &str) -> PathBuf {
+    plane.kubeconfig_of("enforcer-system", &format!("enforcer-{role}")).expect("a token is given")
+}
+
+#[test]
+fn what_a_role_watches_it_may_watch() {
+    let plane = with_objects();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    for (role, pods) in [("agent", Pods::OfNode("node-1".to_owned())), ("gateway", Pods::All)] {
-        let kubeconfig =
-            plane.kubeconfig_of("enforcer-system", &format!("enforcer-{role}")).expect("a token");
-        let interest = Interest { pods, all_services: role == "gateway", written: false };
-        let told = runtime.block_on(async {
-            let connect = Connect { kubeconfig: Some(kubeconfig), context: None };
+    let agent = Interest { pods: Pods::OfNode("node-1".to_owned()), all_services: false, written: false };
+    let gateway = Interest { pods: Pods::All, all_services: false, written: false };
+    let controller = Interest { pods: Pods::All, all_services: false, written: true };
+    for (role, interest) in [("agent", agent), ("gateway", gateway), ("controller", controller)] {
+        let connect = Connect { kubeconfig: Some(kubeconfig(&plane, role)), context: None };
+        let objects = runtime.block_on(async {
             let cluster = Cluster::connect(&connect).await.expect("it is configured");
             let mut told = cluster.follow(&interest);
-            tokio::time::timeout(Duration::from_mins(1), told.changed())
-                .await
-                .expect("every list")
-                .expect("it goes on");
-            let told = told.borrow().clone();
-            told.snapshot.objects.len()
+            let first = tokio::time::timeout(Duration::from_mins(1), told.changed()).await;
+            first.unwrap_or_else(|_| panic!("{role}: a list never ends")).expect("it goes on");
+            told.borrow().snapshot.objects.len()
         });
-        assert!(told > 3, "{role}: {told}");
+        assert!(objects > 3, "{role}: {objects}");
     }
+}
 
-    let kubeconfig = plane.kubeconfig_of("enforcer-system", "enforcer-agent").expect("a token");
-    let file = kubeconfig.with_extension("yaml");
+#[test]
+fn what_the_controller_may_write_is_enough_and_an_agent_writes_its_node() {
+    let plane = with_objects();
+    let agent = kubeconfig(&plane, "agent");
+    let file = agent.with_extension("yaml");
     std::fs::write(&file, TUNNEL_NODE).expect("it is written");
     let apply = ["apply", "--server-side", "--filename", &file.to_string_lossy()];
-    plane.kubectl_as(&kubeconfig, &apply).expect("an agent writes its TunnelNode");
+    wait::for_true("an agent writes its TunnelNode", || plane.kubectl_as(&agent, &apply).is_ok())
+        .expect("an agent writes its TunnelNode");
 
-    let kubeconfig = plane.kubeconfig_of("enforcer-system", "enforcer-controller").expect("a token");
-    let (run_dir, log) = (kubeconfig.with_extension("run"), kubeconfig.with_extension("log"));
+    let controller = kubeconfig(&plane, "controller");
+    let (run_dir, log) = (controller.with_extension("run"), controller.with_extension("log"));
     let mut command = Command::new(enforcer().expect("it was built"));
-    command.arg("controller").arg("--kubeconfig").arg(&kubeconfig).arg("--run-dir").arg(&run_dir);
-    let controller = Running::start(&mut command, &log).expect("it starts");
+    command.arg("controller").arg("--kubeconfig").arg(&controller).arg("--run-dir").arg(&run_dir);
+    let _running = Running::start(&mut command, &log).expect("it starts");
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    let get = |what: &[&str]| -> Option<Value> {
-        let text = plane.kubectl(&[&["get"], what, &["--output", "json"]].concat()).ok()?;
+    let get = |what: &str| -> Option<Value> {
+        let words: Vec<&str> = what.split(' ').collect();
+        let text = plane.kubectl(&[&["get"], &words[..], &["--output", "json"]].concat()).ok()?;
         serde_json::from_str(&text).ok()
     };
-    let shop = |kind: &str, name: &str| get(&[kind, name, "--namespace", "shop"]);
-    let done = [
-        (
-            "a service has its address",
-            &(|| shop("postgres", "orders")?["status"]["number"].as_u64().map(|_| ()))
-                as &dyn Fn() -> Option<()>,
-        ),
-        ("its name is in the DNS", &|| shop("service", "postgres-orders").map(drop)),
-        ("with an address", &|| shop("endpointslice", "postgres-orders-v4").map(drop)),
-        ("an Application has its connection", &|| shop("serviceconnection", "cart-db").map(drop)),
-        ("and what it reads", &|| shop("configmap", "cart-services").map(drop)),
-        ("a node has its number", &|| {
-            get(&["tunnelnode", "node-1"])?["status"]["number"].as_u64().map(|_| ())
-        }),
-        ("the taint is gone", &|| get(&["node", "node-1"])?["spec"]["taints"].is_null().then_some(())),
-    ];
-    for (what, is_done) in done {
-        wait::until(what, is_done).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
+    let has_number = |what: &str| get(what)?["status"]["number"].as_u64().map(|_| ());
+    for what in ["postgres orders --namespace shop", "tunnelgateway eu-1", "tunnelnode node-1"] {
+        wait::until(what, || has_number(what)).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
     }
-    let mut status = Command::new(enforcer().expect("it was built"));
-    status.args(["status", "--quiet", "--require", "Leading", "--require", "Written", "--socket"]);
-    wait::for_true("everything is written", || finish(status.arg(run_dir.join("controller.sock"))).is_ok())
-        .unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
+    for what in ["service postgres-orders", "endpointslice postgres-orders-v4", "serviceconnection cart-db", "configmap cart-services"] {
+        let what = format!("{what} --namespace shop");
+        wait::until(&what, || get(&what)).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
+    }
+    let is_free = || get("node node-1")?["spec"]["taints"].is_null().then_some(());
+    wait::until("the taint is gone", is_free).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
     assert!(!said().contains("not allowed"), "{}", said());
-    drop(controller);
 }

@@ -79,52 +79,55 @@ fn cleanup(lab: &Lab) -> anyhow::Result<String> {
     finish(&mut command)
 }
 
-#[test]
-fn a_node_that_is_left_is_as_it_was_and_what_others_have_there_stays() {
-    let pod = Pod::new("shop", "web", &[("app", "cart")]);
-    let mut lab = Lab::new(std::slice::from_ref(&pod)).expect("the lab comes up");
-    let pod = lab.pod("web").clone();
-    let node = lab.id.netns("node");
+/// A node with a stranger's route, and a stranger's filter where ours will be.
+fn with_strangers() -> (Lab, Pod) {
+    let lab = Lab::new(&[Pod::new("shop", "web", &[("app", "cart")])]).expect("the lab comes up");
+    let (pod, node) = (lab.pod("web").clone(), lab.id.netns("node"));
     let device = host_end(&pod);
-    // A stranger's route, and a stranger's filter where ours will be.
-    for (program, args) in [
-        ("ip", format!("-n {node} route add blackhole 203.0.113.0/24 proto 200")),
-        ("tc", format!("-n {node} qdisc add dev {device} clsact")),
-        ("tc", format!("-n {node} filter add dev {device} ingress pref 7 bpf bytecode 1,6_0_0_0,")),
+    let filter = format!("-n {node} filter add dev {device} ingress pref 7 bpf bytecode");
+    for (program, args, last) in [
+        ("ip", format!("-n {node} route add blackhole 203.0.113.0/24 proto"), "200"),
+        ("tc", format!("-n {node} qdisc add dev {device}"), "clsact"),
+        ("tc", filter, "1,6 0 0 0,"),
     ] {
-        let args: Vec<String> = args.split(' ').map(|arg| arg.replace("6_0_0_0", "6 0 0 0")).collect();
+        let args: Vec<&str> = args.split(' ').chain([last]).collect();
         run(program, &args).expect("a stranger comes first");
     }
-    let before = seen(&lab, &pod);
-    assert!(before.filters.iter().any(|filter| filter.contains("pref 7 bpf")), "{before:?}");
+    (lab, pod)
+}
 
+/// An agent that has set everything up, the tunnel too.
+fn guard(lab: &mut Lab, pod: &Pod) {
     lab.save_tunnel_ends("").expect("the objects are saved");
-    lab.save_pod(&pod).expect("the pod is saved");
+    lab.save_pod(pod).expect("the pod is saved");
     for role in [Role::Controller, Role::Agent, Role::NodeTunnel] {
         lab.start(role).expect("the role starts");
     }
     let guarded = |lab: &Lab| {
         let status = lab.status(Role::Agent).ok()?;
-        let tunnels = status["tunnels"].as_array()?;
         let conditions = status["conditions"].as_array()?;
         let is = |kind: &str| {
             conditions.iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
         };
-        (is("Guarded") && is("Programmed") && !tunnels.is_empty()).then_some(())
+        (is("Guarded") && is("Programmed")).then_some(())
     };
-    wait::until("the node is guarded", || guarded(&lab)).expect("the node is guarded");
-    let tunnel_netns = Path::new("/run/netns").join(lab.tunnel_netns());
+    wait::until("the node is guarded", || guarded(lab)).expect("the node is guarded");
     wait::for_true("the tunnel device is made", || {
-        lines("ip", &format!("-n {} -brief link", lab.tunnel_netns()))
-            .iter()
-            .any(|line| line.starts_with("ef-"))
+        let links = lines("ip", &format!("-n {} -brief link", lab.tunnel_netns()));
+        links.iter().any(|line| line.starts_with("ef-"))
     })
     .expect("the tunnel device is made");
+}
+
+#[test]
+fn a_node_that_is_left_is_as_it_was_and_what_others_have_there_stays() {
+    let (mut lab, pod) = with_strangers();
+    let before = seen(&lab, &pod);
+    assert!(before.filters.iter().any(|filter| filter.contains("pref 7 bpf")), "{before:?}");
+    guard(&mut lab, &pod);
     let during = seen(&lab, &pod);
-    assert!(
-        during.devices.contains("enforcer0") && !during.programs.is_empty() && during.routes != before.routes,
-        "{during:?}"
-    );
+    assert!(during.devices.contains("enforcer0"), "{during:?}");
+    assert!(!during.programs.is_empty() && during.routes != before.routes, "{during:?}");
 
     let refused = cleanup(&lab).expect_err("an agent runs").to_string();
     assert!(refused.contains("another agent runs"), "{refused}");
@@ -133,19 +136,17 @@ fn a_node_that_is_left_is_as_it_was_and_what_others_have_there_stays() {
     assert!(said.contains("program from_pod of device"), "{said}");
 
     assert_eq!(seen(&lab, &pod), before, "{said}");
-    let bpffs = lab.id.bpffs().join("node");
-    let left: Vec<_> = [tunnel_netns, lab.run_dir(Role::Agent), lab.id.dir.join("node.key"), bpffs]
-        .into_iter()
-        .filter(|path| path.exists())
-        .collect();
-    // The tunnel in user space still runs and looks at its folder.
-    assert_eq!(left, Vec::<std::path::PathBuf>::new(), "{said}");
-    lab.kill(Role::NodeTunnel).expect("the tunnel is killed");
+    let tunnel_netns = Path::new("/run/netns").join(lab.tunnel_netns());
+    let ours = [
+        tunnel_netns,
+        lab.run_dir(Role::Agent),
+        lab.id.dir.join("node.key"),
+        lab.id.bpffs().join("node"),
+    ];
+    // The tunnel in user space still runs.
+    let left: Vec<_> = ours.iter().filter(|path| path.exists()).collect();
+    assert!(left.is_empty(), "{left:?}: {said}");
     let again = cleanup(&lab).expect("there is nothing to do");
-    assert_eq!(
-        again.lines().filter(|line| line.starts_with("program") || line.starts_with("device")).count(),
-        0,
-        "{again}"
-    );
+    assert!(!again.contains("program") && !again.contains("device"), "{again}");
     assert_eq!(seen(&lab, &pod), before, "{again}");
 }

@@ -3,7 +3,10 @@
 use serde::Deserialize as _;
 
 use super::*;
-use crate::install::{manifests, served::KubeVersion, values::read, without_cel};
+use crate::{
+    install::{manifests, served::KubeVersion, values::read},
+    model::crd::{self, Rules},
+};
 
 fn checked_in(format: &str) -> Files {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(format);
@@ -96,11 +99,9 @@ fn rendered(files: &Files, values: &Values, served: &Served) -> Vec<Value> {
     let mut all = Vec::new();
     for (path, text) in files {
         if path.starts_with("crds") {
-            // Helm does not validate those: an old server drops what it does not know.
-            let mut crds = documents(text);
-            if !served.knows_cel() {
-                crds.iter_mut().for_each(without_cel);
-            }
+            // An old server drops what it does not know.
+            let old = served.rules() == Rules::None;
+            let crds = if old { crd::definitions(Rules::None) } else { documents(text) };
             all.extend(crds);
         } else if path.starts_with("templates") {
             all.extend(documents(&world.render(text)));
