@@ -25,12 +25,15 @@ fn read_ours() -> Value {
     json!({ "apiGroups": [GROUP], "resources": ours(|kind| kind.plural().to_owned()), "verbs": READ })
 }
 
-/// What all roles look at.
-fn read_cluster() -> [Value; 2] {
-    [
-        rule("", &["namespaces", "nodes", "pods", "services"], &READ),
-        rule("discovery.k8s.io", &["endpointslices"], &READ),
-    ]
+/// What names are made of.
+fn read_services() -> [Value; 2] {
+    [rule("", &["services"], &READ), rule("discovery.k8s.io", &["endpointslices"], &READ)]
+}
+
+/// What a role that knows pods looks at.
+fn read_cluster() -> Vec<Value> {
+    let pods = rule("", &["namespaces", "nodes", "pods"], &READ);
+    [pods].into_iter().chain(read_services()).collect()
 }
 
 /// Events are of both groups, as clients are old or new.
@@ -73,7 +76,7 @@ fn gateway() -> Vec<Value> {
 }
 
 fn dns() -> Vec<Value> {
-    read_cluster().to_vec()
+    read_services().to_vec()
 }
 
 /// The service account of a role, and its ClusterRole.

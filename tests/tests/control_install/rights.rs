@@ -98,11 +98,11 @@ fn meant(role: &str) -> BTreeSet<String> {
     if role == "tunnel" {
         return meant;
     }
-    let theirs = [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Service, Kind::EndpointSlice];
-    meant.extend(theirs.map(|kind| name("list", kind)));
+    meant.extend([Kind::Service, Kind::EndpointSlice].map(|kind| name("list", kind)));
     if role == "dns" {
         return meant;
     }
+    meant.extend([Kind::Namespace, Kind::Node, Kind::Pod].map(|kind| name("list", kind)));
     meant.extend(ours.iter().map(|kind| name("list", *kind)));
     let events = ["create", "patch"].map(|what| format!("{what} events of shop"));
     match role {

@@ -2,12 +2,15 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use enforcer::source::kubernetes::{Cluster, Connect, Interest, Pods};
+use enforcer::{
+    model::Kind,
+    source::kubernetes::{Cluster, Connect, Interest, Pods, Resource},
+};
 use enforcer_tests::{
     control_plane::ControlPlane,
     lab::{Running, roles::enforcer, wait},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::installed;
 
@@ -37,16 +40,49 @@ metadata: {name: cart, namespace: shop}
 spec: {podSelector: {matchLabels: {app: cart}}, services: [{name: db, target: {kind: Postgres, name: orders}}]}
 ";
 
-/// What an agent writes of its node.
-const TUNNEL_NODE: &str = "
-apiVersion: enforcer.dev/v1alpha1
-kind: TunnelNode
-metadata: {name: node-1}
-spec: {publicKey: MTEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=, cluster: my-cluster, node: node-1}
-report:
-  bootID: \"\"
-  conditions: [{type: Guarded, status: \"True\", reason: Guarded, message: \"\"}]
-";
+/// As an agent writes its TunnelNode.
+fn report(plane: &ControlPlane) {
+    let document = json!({
+        "apiVersion": "enforcer.dev/v1alpha1",
+        "kind": "TunnelNode",
+        "metadata": { "name": "node-1" },
+        "spec": { "publicKey": "MTEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "cluster": "my-cluster", "node": "node-1" },
+        "report": { "bootID": "boot-1", "conditions": [{ "type": "Guarded", "status": "True", "reason": "Guarded", "message": "all of it" }] },
+    });
+    let connect = Connect { kubeconfig: Some(kubeconfig(plane, "agent")), context: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut last = String::new();
+    wait::for_true("an agent writes its TunnelNode", || {
+        let resource = Resource::of(Kind::TunnelNode);
+        let written = runtime.block_on(async {
+            let cluster = Cluster::connect(&connect).await?;
+            anyhow::Ok(cluster.apply(&resource, "enforcer-agent", None, &document).await?)
+        });
+        written.inspect_err(|err| last = format!("{err:#}")).is_ok()
+    })
+    .unwrap_or_else(|err| panic!("{err:#}: {last}"));
+}
+
+/// As kubelet tells of its node.
+fn boot(plane: &ControlPlane) {
+    let status = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": "node-1" },
+        "status": { "nodeInfo": {
+            "architecture": "amd64", "bootID": "boot-1", "containerRuntimeVersion": "x", "kernelVersion": "x",
+            "kubeProxyVersion": "x", "kubeletVersion": "x", "machineID": "x", "operatingSystem": "linux", "osImage": "x",
+            "systemUUID": "x",
+        } },
+    });
+    let connect = Connect { kubeconfig: Some(plane.kubeconfig()), context: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let written = runtime.block_on(async {
+        let cluster = Cluster::connect(&connect).await?;
+        anyhow::Ok(cluster.apply(&Resource::of(Kind::Node), "kubelet", Some("status"), &status).await?)
+    });
+    written.expect("kubelet writes its node's status");
+}
 
 /// The server with all objects.
 fn with_objects() -> ControlPlane {
@@ -69,10 +105,12 @@ fn kubeconfig(plane: &ControlPlane, role: &str) -> PathBuf {
 fn what_a_role_watches_it_may_watch() {
     let plane = with_objects();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let agent = Interest { pods: Pods::OfNode("node-1".to_owned()), all_services: false, written: false };
-    let gateway = Interest { pods: Pods::All, all_services: false, written: false };
-    let controller = Interest { pods: Pods::All, all_services: false, written: true };
-    for (role, interest) in [("agent", agent), ("gateway", gateway), ("controller", controller)] {
+    let agent = Interest { pods: Pods::OfNode("node-1".to_owned()), only_services: false, written: false };
+    let gateway = Interest { pods: Pods::All, only_services: false, written: false };
+    let controller = Interest { pods: Pods::All, only_services: false, written: true };
+    let dns = Interest { pods: Pods::None, only_services: true, written: false };
+    for (role, interest) in [("agent", agent), ("gateway", gateway), ("controller", controller), ("dns", dns)]
+    {
         let connect = Connect { kubeconfig: Some(kubeconfig(&plane, role)), context: None };
         let objects = runtime.block_on(async {
             let cluster = Cluster::connect(&connect).await.expect("it is configured");
@@ -81,20 +119,15 @@ fn what_a_role_watches_it_may_watch() {
             first.unwrap_or_else(|_| panic!("{role}: a list never ends")).expect("it goes on");
             told.borrow().snapshot.objects.len()
         });
-        assert!(objects > 3, "{role}: {objects}");
+        assert!(objects > 0, "{role}");
     }
 }
 
 #[test]
 fn what_the_controller_may_write_is_enough_and_an_agent_writes_its_node() {
     let plane = with_objects();
-    let agent = kubeconfig(&plane, "agent");
-    let file = agent.with_extension("yaml");
-    std::fs::write(&file, TUNNEL_NODE).expect("it is written");
-    let apply = ["apply", "--server-side", "--filename", &file.to_string_lossy()];
-    wait::for_true("an agent writes its TunnelNode", || plane.kubectl_as(&agent, &apply).is_ok())
-        .expect("an agent writes its TunnelNode");
-
+    report(&plane);
+    boot(&plane);
     let controller = kubeconfig(&plane, "controller");
     let (run_dir, log) = (controller.with_extension("run"), controller.with_extension("log"));
     let mut command = Command::new(enforcer().expect("it was built"));
@@ -110,7 +143,12 @@ fn what_the_controller_may_write_is_enough_and_an_agent_writes_its_node() {
     for what in ["postgres orders --namespace shop", "tunnelgateway eu-1", "tunnelnode node-1"] {
         wait::until(what, || has_number(what)).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
     }
-    for what in ["service postgres-orders", "endpointslice postgres-orders-v4", "serviceconnection cart-db", "configmap cart-services"] {
+    for what in [
+        "service postgres-orders",
+        "endpointslice postgres-orders-v4",
+        "serviceconnection cart-db",
+        "configmap cart-services",
+    ] {
         let what = format!("{what} --namespace shop");
         wait::until(&what, || get(&what)).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
     }

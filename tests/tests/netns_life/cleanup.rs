@@ -137,12 +137,8 @@ fn a_node_that_is_left_is_as_it_was_and_what_others_have_there_stays() {
 
     assert_eq!(seen(&lab, &pod), before, "{said}");
     let tunnel_netns = Path::new("/run/netns").join(lab.tunnel_netns());
-    let ours = [
-        tunnel_netns,
-        lab.run_dir(Role::Agent),
-        lab.id.dir.join("node.key"),
-        lab.id.bpffs().join("node"),
-    ];
+    let ours =
+        [tunnel_netns, lab.run_dir(Role::Agent), lab.id.dir.join("node.key"), lab.id.bpffs().join("node")];
     // The tunnel in user space still runs.
     let left: Vec<_> = ours.iter().filter(|path| path.exists()).collect();
     assert!(left.is_empty(), "{left:?}: {said}");
