@@ -188,7 +188,9 @@ pub struct Condition {
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
+    #[serde(default)]
     pub reason: String,
+    #[serde(default)]
     pub message: String,
     /// RFC 3339; kept while status stays the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -52,6 +52,13 @@ impl Identity {
     }
 
     fn document(&self, report: &Report) -> Value {
+        let mut report = json!(report);
+        // Servers as old as 1.20 make null of empty texts.
+        for condition in report["conditions"].as_array_mut().into_iter().flatten() {
+            if let Some(fields) = condition.as_object_mut() {
+                fields.retain(|_, value| value.as_str() != Some(""));
+            }
+        }
         json!({
             "apiVersion": API_VERSION,
             "kind": Kind::TunnelNode.name(),

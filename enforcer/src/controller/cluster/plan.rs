@@ -45,7 +45,7 @@ impl Write {
         }
     }
 
-    /// The document of a status.
+    /// The document of a status. Empty texts are left out: servers as old as 1.20 make null of them.
     pub fn status_document(key: &ObjectKey, status: &ObjectStatus, version: Option<u64>) -> Value {
         let mut document = json!({
             "apiVersion": key.kind.api_version(),
@@ -55,6 +55,11 @@ impl Write {
         });
         if !key.namespace.is_empty() {
             document["metadata"]["namespace"] = key.namespace.as_str().into();
+        }
+        for condition in document["status"]["conditions"].as_array_mut().into_iter().flatten() {
+            if let Some(fields) = condition.as_object_mut() {
+                fields.retain(|_, value| value.as_str() != Some(""));
+            }
         }
         if let Some(version) = version {
             document["metadata"]["resourceVersion"] = version.to_string().into();

@@ -205,7 +205,9 @@ fn taken(watch: &Watch, event: watcher::Event<Raw>) -> Option<Event> {
         if let Some(kind) = watch.kind {
             return Some(Event::Put(Box::new(Taken::of(kind, raw.document)?)));
         }
+        // Items of a list do not say what they are.
         raw.document["kind"] = watch.resource.kind.into();
+        raw.document["apiVersion"] = watch.resource.api_version().into();
         Some(Event::Document(DocumentKey::of(&raw.document), Box::new(raw.document)))
     };
     match event {
