@@ -1,9 +1,16 @@
 //! Roles at work with their own tokens: what they may do is enough.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use enforcer::source::kubernetes::{Cluster, Connect, Interest, Pods};
-use enforcer_tests::{control_plane::ControlPlane, lab::wait};
+use enforcer::{
+    model::Kind,
+    source::kubernetes::{Cluster, Connect, Interest, Pods, Resource},
+};
+use enforcer_tests::{
+    control_plane::ControlPlane,
+    lab::{Running, roles::enforcer, wait},
+};
+use serde_json::{Value, json};
 
 use super::installed;
 
@@ -32,6 +39,50 @@ kind: Application
 metadata: {name: cart, namespace: shop}
 spec: {podSelector: {matchLabels: {app: cart}}, services: [{name: db, target: {kind: Postgres, name: orders}}]}
 ";
+
+/// As an agent writes its TunnelNode.
+fn report(plane: &ControlPlane) {
+    let document = json!({
+        "apiVersion": "enforcer.dev/v1alpha1",
+        "kind": "TunnelNode",
+        "metadata": { "name": "node-1" },
+        "spec": { "publicKey": "MTEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "cluster": "my-cluster", "node": "node-1" },
+        "report": { "bootID": "boot-1", "conditions": [{ "type": "Guarded", "status": "True", "reason": "Guarded", "message": "all of it" }] },
+    });
+    let connect = Connect { kubeconfig: Some(kubeconfig(plane, "agent")), context: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut last = String::new();
+    wait::for_true("an agent writes its TunnelNode", || {
+        let resource = Resource::of(Kind::TunnelNode);
+        let written = runtime.block_on(async {
+            let cluster = Cluster::connect(&connect).await?;
+            anyhow::Ok(cluster.apply(&resource, "enforcer-agent", None, &document).await?)
+        });
+        written.inspect_err(|err| last = format!("{err:#}")).is_ok()
+    })
+    .unwrap_or_else(|err| panic!("{err:#}: {last}"));
+}
+
+/// As kubelet tells of its node.
+fn boot(plane: &ControlPlane) {
+    let status = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": "node-1" },
+        "status": { "nodeInfo": {
+            "architecture": "amd64", "bootID": "boot-1", "containerRuntimeVersion": "x", "kernelVersion": "x",
+            "kubeProxyVersion": "x", "kubeletVersion": "x", "machineID": "x", "operatingSystem": "linux", "osImage": "x",
+            "systemUUID": "x",
+        } },
+    });
+    let connect = Connect { kubeconfig: Some(plane.kubeconfig()), context: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let written = runtime.block_on(async {
+        let cluster = Cluster::connect(&connect).await?;
+        anyhow::Ok(cluster.apply(&Resource::of(Kind::Node), "kubelet", Some("status"), &status).await?)
+    });
+    written.expect("kubelet writes its node's status");
+}
 
 /// The server with all objects.
 fn with_objects() -> ControlPlane {
@@ -70,4 +121,38 @@ fn what_a_role_watches_it_may_watch() {
         });
         assert!(objects > 0, "{role}");
     }
+}
+
+#[test]
+fn what_the_controller_may_write_is_enough_and_an_agent_writes_its_node() {
+    let plane = with_objects();
+    report(&plane);
+    boot(&plane);
+    let controller = kubeconfig(&plane, "controller");
+    let (run_dir, log) = (controller.with_extension("run"), controller.with_extension("log"));
+    let mut command = Command::new(enforcer().expect("it was built"));
+    command.arg("controller").arg("--kubeconfig").arg(&controller).arg("--run-dir").arg(&run_dir);
+    let _running = Running::start(&mut command, &log).expect("it starts");
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let get = |what: &str| -> Option<Value> {
+        let words: Vec<&str> = what.split(' ').collect();
+        let text = plane.kubectl(&[&["get"], &words[..], &["--output", "json"]].concat()).ok()?;
+        serde_json::from_str(&text).ok()
+    };
+    let has_number = |what: &str| get(what)?["status"]["number"].as_u64().map(|_| ());
+    for what in ["postgres orders --namespace shop", "tunnelgateway eu-1", "tunnelnode node-1"] {
+        wait::until(what, || has_number(what)).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
+    }
+    for what in [
+        "service postgres-orders",
+        "endpointslice postgres-orders-v4",
+        "serviceconnection cart-db",
+        "configmap cart-services",
+    ] {
+        let what = format!("{what} --namespace shop");
+        wait::until(&what, || get(&what)).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
+    }
+    let is_free = || get("node node-1")?["spec"]["taints"].is_null().then_some(());
+    wait::until("the taint is gone", is_free).unwrap_or_else(|err| panic!("{err:#}\n{}", said()));
+    assert!(!said().contains("not allowed"), "{}", said());
 }

@@ -25,7 +25,9 @@ pub enum Write {
     },
     /// Must not be there yet: what is there and not ours stays as it is.
     Create(Value),
-    Apply(Value),
+    /// A merge patch. What was made with a request of its own keeps the fields of that for ever where it is applied
+    /// later: what is to go has to be named.
+    Change(Value),
     Delete(DocumentKey),
     Untaint {
         node: String,
@@ -39,7 +41,7 @@ impl Write {
     pub fn target(&self) -> Target {
         match self {
             Self::Status { key, .. } => Target::Status(key.clone()),
-            Self::Create(document) | Self::Apply(document) => Target::Document(DocumentKey::of(document)),
+            Self::Create(document) | Self::Change(document) => Target::Document(DocumentKey::of(document)),
             Self::Delete(key) => Target::Document(key.clone()),
             Self::Untaint { node, .. } => Target::Status(ObjectKey::new(Kind::Node, "", node.as_str())),
         }
@@ -106,12 +108,23 @@ pub fn documents(told: &Told, wanted: &Documents) -> Vec<Write> {
             Some(there) if key.kind == Kind::ServiceConnection.name() && !same_reference(there, document) => {
                 writes.push(Write::Delete(key.clone()));
             }
-            Some(_) => writes.push(Write::Apply(document.clone())),
+            Some(there) => writes.push(Write::Change(change(there, document))),
         }
     }
     let gone = told.documents.keys().filter(|key| !wanted.contains_key(key));
     writes.extend(gone.cloned().map(Write::Delete));
     writes
+}
+
+/// From what is there to what is wanted: entries of a ConfigMap go by their names, lists as a whole.
+fn change(there: &Value, wanted: &Value) -> Value {
+    let mut change = wanted.clone();
+    if let (Some(there), Some(data)) = (there["data"].as_object(), change["data"].as_object_mut()) {
+        for name in there.keys() {
+            data.entry(name.as_str()).or_insert(Value::Null);
+        }
+    }
+    change
 }
 
 fn same_reference(there: &Value, wanted: &Value) -> bool {

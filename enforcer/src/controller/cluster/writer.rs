@@ -225,7 +225,10 @@ async fn request(cluster: &Cluster, slices: Resource, write: Write) -> Result<u6
             cluster.apply(&Resource::of(key.kind), MANAGER, Some("status"), &document).await?
         }
         Write::Create(document) => cluster.create(&kind_of(&document), &document).await?,
-        Write::Apply(document) => cluster.apply(&kind_of(&document), MANAGER, None, &document).await?,
+        Write::Change(change) => {
+            let key = DocumentKey::of(&change);
+            cluster.merge(&kind_of(&change), (&key.namespace, &key.name), &change).await?
+        }
         Write::Delete(key) => {
             return match cluster.delete(&resource(&key.kind, slices), &key.namespace, &key.name).await {
                 Ok(()) | Err(ApiError::NotFound { .. }) => Ok(u64::MAX),
