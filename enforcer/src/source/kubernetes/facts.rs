@@ -35,7 +35,7 @@ pub struct NodeFacts {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Report {
-    #[serde(rename = "bootID")]
+    #[serde(rename = "bootID", skip_serializing_if = "String::is_empty")]
     pub boot_id: String,
     pub conditions: Vec<Condition>,
     pub connections: Vec<ReportedConnection>,
