@@ -71,6 +71,10 @@ impl Kubelet {
         let folders = folders.as_slice();
         if host_network {
             let v2 = folders.iter().find(|(version, _)| *version == Version::V2);
+            // What it connects from its tunnel netns is the announce connection; as a workload it could not.
+            if v2.is_some_and(|(_, path)| processes(path).contains(&std::process::id())) {
+                return Err(not_found("it is this agent, which is no workload"));
+            }
             let no_v2 = "it has a cgroup of version 1 only, which tells no hostNetwork pods apart";
             return match (v2, folders) {
                 (Some((_, path)), _) => Ok(Found::Cgroup(path.clone())),
@@ -97,7 +101,8 @@ impl Kubelet {
     fn folders(&self, uid: &str) -> io::Result<Vec<(Version, PathBuf)>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let there = |folders: &Folders| {
-            let folders = folders.get(uid)?;
+            // Those of one hierarchy are made before those of the other.
+            let folders = folders.get(uid).filter(|folders| folders.first().is_some_and(is_v2))?;
             folders.iter().all(|(_, folder)| folder.is_dir()).then(|| folders.clone())
         };
         if let Some((since, folders)) = &*known {
@@ -105,7 +110,7 @@ impl Kubelet {
                 return Ok(found);
             }
             if since.elapsed() < FRESH {
-                return Ok(Vec::new());
+                return Ok(folders.get(uid).cloned().unwrap_or_default());
             }
         }
         let mut folders = Folders::new();
@@ -116,6 +121,10 @@ impl Kubelet {
         *known = Some((Instant::now(), folders));
         Ok(found)
     }
+}
+
+fn is_v2((version, _): &(Version, PathBuf)) -> bool {
+    *version == Version::V2
 }
 
 fn not_found(why: &str) -> io::Error {

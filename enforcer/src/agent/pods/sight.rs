@@ -40,7 +40,7 @@ pub enum SightError {
         #[source]
         source: io::Error,
     },
-    #[error("{0}")]
+    #[error(transparent)]
     Kubelet(#[from] io::Error),
     #[error(
         "its object does not say where it is, expected the annotation {NETNS_ANNOTATION}, or {CGROUP_ANNOTATION} for hostNetwork"

@@ -82,6 +82,8 @@ fn complete(key: &ObjectKey, base: &ObjectStatus, facts: &Facts, world: &World) 
         condition.last_transition_time = since.or(own).or_else(|| Some(world.now.to_owned()));
     }
     status.fields.insert("observedGeneration".to_owned(), json!(facts.generation));
+    // Servers as old as 1.20 make null of an empty list.
+    status.fields.retain(|_, value| value.as_array().is_none_or(|items| !items.is_empty()));
     status
 }
 

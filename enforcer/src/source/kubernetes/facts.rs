@@ -37,7 +37,9 @@ pub struct NodeFacts {
 pub struct Report {
     #[serde(rename = "bootID", skip_serializing_if = "String::is_empty")]
     pub boot_id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connections: Vec<ReportedConnection>,
 }
 
