@@ -52,6 +52,8 @@ pub enum Found {
 /// Where a node's pods are, as of a moment ago.
 #[derive(Debug, Default)]
 pub struct Kubelet {
+    /// Where cgroups are mounted; `None`: as this process sees it.
+    roots: Option<Vec<(Version, PathBuf)>>,
     known: Mutex<Option<(Instant, Folders)>>,
 }
 
@@ -114,7 +116,11 @@ impl Kubelet {
             }
         }
         let mut folders = Folders::new();
-        for (version, root) in roots(&fs::read_to_string("/proc/self/mounts")?) {
+        let roots = match &self.roots {
+            Some(roots) => roots.clone(),
+            None => roots(&fs::read_to_string("/proc/self/mounts")?),
+        };
+        for (version, root) in roots {
             collect(version, &root, DEEPEST, &mut folders);
         }
         let found = folders.get(uid).cloned().unwrap_or_default();
@@ -214,6 +220,35 @@ mod tests {
         {
             assert_eq!(uid_of(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_pod_is_looked_for_until_its_second_folder_is_there_and_the_agent_is_no_workload() {
+        let dir = std::env::temp_dir().join(format!("enforcer-kubelet-{}", std::process::id()));
+        let (v1, v2) = (dir.join("v1"), dir.join("v2"));
+        let folder = |root: &Path| root.join("kubepods/besteffort").join(format!("pod{UID}"));
+        fs::create_dir_all(folder(&v1)).unwrap();
+        fs::create_dir_all(&v2).unwrap();
+        let kubelet = Kubelet {
+            roots: Some(vec![(Version::V2, v2.clone()), (Version::V1, v1)]),
+            known: Mutex::default(),
+        };
+        let find = || {
+            // Past the time for which a look is good.
+            std::thread::sleep(FRESH);
+            match kubelet.find(UID, true, None) {
+                Ok(Found::Cgroup(path)) => path.display().to_string(),
+                Ok(found) => format!("{found:?}"),
+                Err(error) => error.to_string(),
+            }
+        };
+        let v1_only = "it has a cgroup of version 1 only, which tells no hostNetwork pods apart";
+        assert_eq!(find(), v1_only);
+        fs::create_dir_all(folder(&v2)).unwrap();
+        assert_eq!(find(), folder(&v2).display().to_string());
+        fs::write(folder(&v2).join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        assert_eq!(find(), "it is this agent, which is no workload");
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
