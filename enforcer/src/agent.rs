@@ -285,7 +285,7 @@ impl Agent {
     }
 
     fn report(&mut self) {
-        if self.registration.is_none() || self.node.is_some() && !self.guarded {
+        if self.registration.is_none() {
             return;
         }
         let report = register::report(self);
