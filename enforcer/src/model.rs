@@ -253,7 +253,7 @@ pub struct AllowedPorts {
     pub protocol: Protocol,
 }
 
-#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TunnelNodeSpec {
     /// WireGuard public key, base64.

@@ -68,10 +68,13 @@ impl Identity {
         })
     }
 
-    /// Whether the server's object asks for this key.
+    /// Whether the server's object is what this node says of itself.
     fn is_asked_for(&self, told: &Told) -> bool {
         let key = ObjectKey::new(Kind::TunnelNode, "", self.name.as_str());
-        told.facts.get(&key).is_some_and(|facts| facts.asked_key.as_deref() == Some(self.public_key.as_str()))
+        let asked = told.facts.get(&key).and_then(|facts| facts.asked.as_ref());
+        asked.is_some_and(|asked| {
+            (&asked.public_key, &asked.cluster, &asked.node) == (&self.public_key, &self.cluster, &self.node)
+        })
     }
 }
 

@@ -53,26 +53,38 @@ fn a_connection_is_ready_when_all_nodes_with_its_pods_have_it_and_a_gateway_has_
 }
 
 #[test]
-fn another_key_for_a_node_is_said_and_not_taken() {
+fn another_key_cluster_or_node_is_said_and_not_taken() {
     let (world, _controller) = World::with_objects().expect("the world starts");
     world.wait_for("tunnelnode", "n1", "Ready", "True Ready: ").expect("it is ready");
     let key = || world.get("tunnelnode", "n1").expect("it is there")["status"]["publicKey"].clone();
     let (first, stolen) = (key(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAk=");
-    let change = json!({ "spec": { "publicKey": stolen } }).to_string();
-    let args = ["patch", "tunnelnode", "n1", "--type", "merge", "--patch", &change];
-    world.plane.kubectl(&args).expect("whoever has the token may write it");
-    let said = format!(
-        "False KeyChanged: spec.publicKey is {stolen}, {} is in force: to accept another key, delete the TunnelNode",
-        first.as_str().expect("a key is a text")
+    let write = |spec: Value| {
+        let change = json!({ "spec": spec }).to_string();
+        let args = ["patch", "tunnelnode", "n1", "--type", "merge", "--patch", &change];
+        world.plane.kubectl(&args).expect("whoever has the token may write it");
+    };
+    write(json!({ "publicKey": stolen }));
+    let said = |differences: &str| {
+        let end = "to accept what it asks for, delete the TunnelNode";
+        let said = format!("False IdentityChanged: {differences}: {end}");
+        world.wait_for("tunnelnode", "n1", "IdentityAccepted", &said).expect("it is said");
+    };
+    let first_key = first.as_str().expect("a key is a text").to_owned();
+    said(&format!("spec.publicKey is \"{stolen}\", \"{first_key}\" is in force"));
+    write(json!({ "publicKey": first_key, "cluster": "green", "node": "n2" }));
+    said("spec.cluster is \"green\", \"blue\" is in force, spec.node is \"n2\", \"n1\" is in force");
+    let status = world.get("tunnelnode", "n1").expect("it is there")["status"].clone();
+    assert_eq!(
+        (&status["publicKey"], &status["cluster"], &status["node"]),
+        (&first, &json!("blue"), &json!("n1"))
     );
-    world.wait_for("tunnelnode", "n1", "KeyAccepted", &said).expect("it is said");
-    assert_eq!(key(), first);
 
     world.plane.kubectl(&["delete", "tunnelnode", "n1"]).expect("an administrator deletes it");
     let new = crate::world::OBJECTS.split("---").nth(2).expect("the node").to_owned();
     world.apply(&new.replace("AAAAI=", "AAAAk=")).expect("the agent makes it again");
     world.wait_for("tunnelnode", "n1", "Ready", "True Ready: ").expect("it is ready");
     assert_eq!(key(), stolen);
+    assert_eq!(world.condition("tunnelnode", "n1", "IdentityAccepted"), "");
 }
 
 #[test]

@@ -160,22 +160,35 @@ fn is_of(slice: &str, service: &str) -> bool {
     slice.strip_prefix(service).is_some_and(|suffix| matches!(suffix, "-v4" | "-v6"))
 }
 
-/// What the agent reports, and the key that counts: the first that the node had. Another one is no secret of the
-/// node's, for all that can be told: any agent's token may write any TunnelNode where the server does not look.
+/// What the agent reports, and who the node is: what it said first. Another key is no secret of the node's, for all
+/// that can be told, and another name is not its own: any agent's token may write any TunnelNode where the server does
+/// not look.
 fn node(status: &mut ObjectStatus, facts: &Facts) -> Vec<Condition> {
-    let asked = facts.asked_key.as_deref().unwrap_or_default();
-    let accepted = facts.accepted_key().unwrap_or(asked);
-    status.fields.insert("publicKey".to_owned(), json!(accepted));
+    let asked = facts.asked.clone().unwrap_or_default();
+    let accepted = facts.accepted().unwrap_or_else(|| asked.clone());
+    let fields = [
+        ("publicKey", &asked.public_key, &accepted.public_key),
+        ("cluster", &asked.cluster, &accepted.cluster),
+        ("node", &asked.node, &accepted.node),
+    ];
+    let mut differences = Vec::new();
+    for (field, asked, accepted) in fields {
+        if !accepted.is_empty() {
+            status.fields.insert(field.to_owned(), json!(accepted));
+        }
+        if asked != accepted {
+            differences.push(format!("spec.{field} is \"{asked}\", \"{accepted}\" is in force"));
+        }
+    }
     let report: Report = facts.report.as_deref().cloned().unwrap_or_default();
     if !report.boot_id.is_empty() {
         status.fields.insert("bootID".to_owned(), json!(report.boot_id));
     }
     let mut conditions = report.conditions;
-    if asked != accepted {
-        let message = format!(
-            "spec.publicKey is {asked}, {accepted} is in force: to accept another key, delete the TunnelNode"
-        );
-        conditions.push(said("KeyAccepted", false, "KeyChanged", &message));
+    if !differences.is_empty() {
+        let message =
+            format!("{}: to accept what it asks for, delete the TunnelNode", differences.join(", "));
+        conditions.push(said("IdentityAccepted", false, "IdentityChanged", &message));
     }
     conditions
 }

@@ -47,7 +47,7 @@ pub(super) fn of(kind: Kind) -> Value {
             wide("Addresses", ".status.addresses", "Its addresses in the tunnel"),
         ],
         Kind::TunnelNode => vec![
-            column("Cluster", ".spec.cluster", "The node's cluster"),
+            column("Cluster", ".status.cluster", "The node's cluster"),
             condition("Guarded"),
             wide("Addresses", ".status.addresses", "Its addresses in the tunnel"),
         ],

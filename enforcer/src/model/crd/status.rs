@@ -1,6 +1,6 @@
 //! Schemas of `status`, which the controller writes, and of a TunnelNode's `report`, which its agent writes.
 //!
-//! They are apart because they are trusted differently: gateways take addresses and the key of a node from `status`,
+//! They are apart because they are trusted differently: gateways take addresses and the identity of a node from `status`,
 //! and no agent may write any.
 
 use serde_json::{Value, json};
@@ -97,6 +97,11 @@ pub(super) fn schema(kind: Kind) -> Value {
             add("addresses", texts("Its addresses in the tunnel."));
             add("ranges", ranges(kind));
             add("publicKey", text("The key that was accepted; gateways take no other."));
+            add("cluster", text("The cluster that was accepted; no other's connections are the node's."));
+            add(
+                "node",
+                text("The Kubernetes node that was accepted; pods of no other are the TunnelNode's."),
+            );
             add("bootID", text("The boot of the node that its conditions are of."));
         }
         _ => {}

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::state::{Condition, ObjectStatus};
+use crate::{
+    model::TunnelNodeSpec,
+    state::{Condition, ObjectStatus},
+};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -17,8 +20,8 @@ pub struct Facts {
     pub status: Arc<ObjectStatus>,
     /// Of a TunnelNode: what its agent says.
     pub report: Option<Arc<Report>>,
-    /// Of a TunnelNode: the key that its spec asks for, accepted or not.
-    pub asked_key: Option<String>,
+    /// Of a TunnelNode: what its spec says, accepted or not.
+    pub asked: Option<TunnelNodeSpec>,
     /// Of a Node.
     pub node: Option<NodeFacts>,
 }
@@ -57,9 +60,6 @@ pub struct ReportedConnection {
     pub live: u32,
 }
 
-/// Field of a TunnelNode's status: the key that the controller has accepted.
-pub(super) const ACCEPTED_KEY: &str = "publicKey";
-
 impl Facts {
     pub(super) fn of(document: &Value) -> Self {
         let metadata = &document["metadata"];
@@ -75,7 +75,7 @@ impl Facts {
             generation: metadata["generation"].as_i64().unwrap_or_default(),
             status: Arc::new(status),
             report: report.map(Arc::new),
-            asked_key: None,
+            asked: None,
             node: (document["kind"] == "Node").then(|| NodeFacts {
                 boot_id: document["status"]["nodeInfo"]["bootID"].as_str().unwrap_or_default().to_owned(),
                 taints: document["spec"]["taints"].as_array().cloned().unwrap_or_default(),
@@ -83,9 +83,14 @@ impl Facts {
         }
     }
 
-    /// The key that the controller has accepted of a TunnelNode.
-    pub fn accepted_key(&self) -> Option<&str> {
-        self.status.fields.get(ACCEPTED_KEY)?.as_str()
+    /// Who a TunnelNode is: the spec that the controller has accepted, as it stands in `status`.
+    pub fn accepted(&self) -> Option<TunnelNodeSpec> {
+        let text = |field: &str| self.status.fields.get(field).and_then(Value::as_str).map(str::to_owned);
+        Some(TunnelNodeSpec {
+            public_key: text("publicKey")?,
+            cluster: text("cluster").unwrap_or_default(),
+            node: text("node").unwrap_or_default(),
+        })
     }
 
     /// The object's number in the install.

@@ -98,10 +98,10 @@ impl Taken {
         // Where a pod is, is for its node to find out: whoever may write a Pod could name another's namespace.
         annotations.retain(|name, _| is_ours && name.starts_with(OUR_ANNOTATIONS));
         let (Spec::TunnelNode(spec), Some(facts)) = (&mut object.spec, &mut self.facts) else { return };
-        // The key that counts is the one that the controller has accepted: any agent may write any spec.
-        facts.asked_key = Some(spec.public_key.clone());
-        if let Some(accepted) = facts.accepted_key() {
-            accepted.clone_into(&mut spec.public_key);
+        // What counts is what the controller has accepted: any agent may write any spec.
+        facts.asked = Some(spec.clone());
+        if let Some(accepted) = facts.accepted() {
+            *spec = accepted;
         }
     }
 }

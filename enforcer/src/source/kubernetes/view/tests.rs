@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::model::TunnelNodeSpec;
 
 fn pod(name: &str, uid: &str, label: &str) -> Value {
     json!({
@@ -141,6 +142,8 @@ fn node(asked: &str, accepted: Option<&str>) -> Value {
     if let Some(accepted) = accepted {
         node["status"] = json!({
             "publicKey": accepted,
+            "cluster": "green",
+            "node": "n7",
             "number": 2,
             "ranges": {
                 "ula": "fd00:1:2::/48",
@@ -154,7 +157,7 @@ fn node(asked: &str, accepted: Option<&str>) -> Value {
 }
 
 #[test]
-fn the_key_of_a_node_is_the_one_that_the_controller_has_accepted() {
+fn a_node_is_the_one_that_the_controller_has_accepted_whatever_its_spec_says() {
     let (first, stolen) =
         ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAI=");
     let told = |asked, accepted| {
@@ -164,14 +167,19 @@ fn the_key_of_a_node_is_the_one_that_the_controller_has_accepted() {
         view.take(0, Event::Complete);
         view.tell().unwrap()
     };
-    let key_of = |told: &Told| match &told.snapshot.objects.values().next().unwrap().spec {
-        Spec::TunnelNode(spec) => spec.public_key.clone(),
+    let spec_of = |told: &Told| match &told.snapshot.objects.values().next().unwrap().spec {
+        Spec::TunnelNode(spec) => spec.clone(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(key_of(&told(first, None)), first);
+    let spec = |key: &str, cluster: &str, node: &str| TunnelNodeSpec {
+        public_key: key.into(),
+        cluster: cluster.into(),
+        node: node.into(),
+    };
+    assert_eq!(spec_of(&told(first, None)), spec(first, "blue", "n1"));
     let told = told(stolen, Some(first));
-    assert_eq!(key_of(&told), first);
-    assert_eq!(told.facts.values().next().unwrap().asked_key.as_deref(), Some(stolen));
+    assert_eq!(spec_of(&told), spec(first, "green", "n7"));
+    assert_eq!(told.facts.values().next().unwrap().asked, Some(spec(stolen, "blue", "n1")));
     let state = told.state.unwrap();
     let place = &state.nodes["n1"];
     assert_eq!((place.number, place.v4.to_string()), (2, "198.19.0.65".to_owned()));
