@@ -158,11 +158,17 @@ fn source(source: &ConnectionSource) -> Checked {
     Ok(())
 }
 
+/// What no label can be would select nothing, or with `NotIn` everything, and nobody would be told.
 fn requirements(field: &str, selector: &LabelSelector) -> Checked {
+    for (key, text) in &selector.match_labels {
+        at(format!("{field}.matchLabels"), value::label_key(key))?;
+        at(format!("{field}.matchLabels.{key}"), value::label_value(text))?;
+    }
     for (index, requirement) in selector.match_expressions.iter().enumerate() {
         let field = format!("{field}.matchExpressions[{index}]");
-        if requirement.key.is_empty() {
-            return Err(mistake(format!("{field}.key"), "empty, expected the key of a label"));
+        at(format!("{field}.key"), value::label_key(&requirement.key))?;
+        for (number, text) in requirement.values.iter().enumerate() {
+            at(format!("{field}.values[{number}]"), value::label_value(text))?;
         }
         let given = requirement.values.len();
         match requirement.operator {

@@ -3,6 +3,7 @@
 //! Each has an address of its own in 127.0.0.0/8, so that whatever happens to it, its ports stay its own. Its files and
 //! processes are those of a lab without a network: what a killed process leaves behind goes with the next lab.
 
+mod api;
 mod authority;
 mod bound;
 mod servers;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+pub use api::Api;
 pub use authority::{Authority, Credentials, User};
 use servers::{ISSUER, SERVER_PORT, STORE_PEER_PORT, STORE_PORT};
 pub use servers::{SERVICES, Servers};
@@ -95,6 +97,11 @@ impl ControlPlane {
         let answer: Value = serde_json::from_str(&answer).context("the answer is no JSON")?;
         let token = answer["status"]["token"].as_str().context("the answer has no token")?;
         Ok(token.to_owned())
+    }
+
+    /// Requests of a user who may do everything.
+    pub fn api(&self) -> Result<Api> {
+        Api::connect(self.kubeconfig())
     }
 
     /// Runs kubectl as a user who may do everything, and returns what it prints.

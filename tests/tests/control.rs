@@ -4,6 +4,8 @@
 mod applications;
 #[path = "control/controller.rs"]
 mod controller;
+#[path = "control/invalid.rs"]
+mod invalid;
 #[path = "control/names.rs"]
 mod names;
 #[path = "control/reports.rs"]

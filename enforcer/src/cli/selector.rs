@@ -124,36 +124,16 @@ fn requirement(part: &str) -> Result<Term, String> {
     }
 }
 
-/// `[PREFIX/]NAME`.
 fn key<'a>(text: &'a str, part: &str) -> Result<&'a str, String> {
     let text = text.trim();
-    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
-    if is_name(name) && prefix.is_none_or(|prefix| value::dns_subdomain(prefix).is_ok()) {
-        return Ok(text);
-    }
-    Err(format!(
-        "\"{part}\": \"{text}\" is no key of a label, expected [PREFIX/]NAME of letters, digits, -, _ and ."
-    ))
+    value::label_key(text).map_err(|message| format!("\"{part}\": {message}"))?;
+    Ok(text)
 }
 
-/// May be empty, as in Kubernetes.
 fn value(text: &str, part: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() || is_name(text) {
-        return Ok(text.to_owned());
-    }
-    Err(format!(
-        "\"{part}\": \"{text}\" is no value of a label, expected at most 63 letters, digits, -, _ and ."
-    ))
-}
-
-/// Kubernetes' qualified names without their prefix, and values that are not empty.
-fn is_name(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric();
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|byte| inner(byte) || b"-_.".contains(&byte))
-        && text.bytes().next().is_some_and(inner)
-        && text.bytes().last().is_some_and(inner)
+    value::label_value(text).map_err(|message| format!("\"{part}\": {message}"))?;
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

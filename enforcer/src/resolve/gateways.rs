@@ -145,7 +145,9 @@ fn guardable(
     resolved: &Resolved,
 ) -> Result<(), (&'static str, String)> {
     if let Some((name, endpoint)) = endpoints.iter().find(|(_, end)| range.contains(&end.ip())) {
-        let message = format!("{range} contains endpoint {endpoint} of TunnelGateway {name}, expected none");
+        let message = format!(
+            "{range} contains endpoint {endpoint} of TunnelGateway {name}, expected a range without it"
+        );
         return Err(("GuardedEndpoint", message));
     }
     let inside = resolved.infrastructure.iter().find(|(address, _)| range.contains(*address));
@@ -161,7 +163,12 @@ fn guardable(
     }
     let own = resolved.service_ranges.iter().chain(&resolved.workload_ranges);
     if let Some(own) = own.copied().find(|own| own.contains(&range)) {
-        return Err(("Invalid", format!("{range} lies in our range {own}, which is guarded anyway")));
+        return Err((
+            "Invalid",
+            format!(
+                "{range} lies in our range {own}, which is guarded anyway, expected a range outside of it"
+            ),
+        ));
     }
     Ok(())
 }
@@ -179,7 +186,10 @@ fn node(
     let name = if spec.node.is_empty() { &key.name } else { &spec.node };
     let node = (spec.cluster.clone(), name.clone());
     if let Some(owner) = owners.nodes.get(&node) {
-        let message = format!("\"{name}\" of cluster \"{}\" is the node of {owner} already", spec.cluster);
+        let message = format!(
+            "\"{name}\" of cluster \"{}\" is the node of {owner} already, expected a node of its own",
+            spec.cluster
+        );
         return Err(Refusal::new("DuplicateNode", "spec.node", message));
     }
     owners.nodes.insert(node, key.clone());

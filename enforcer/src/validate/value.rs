@@ -27,6 +27,32 @@ pub fn dns_subdomain(text: &str) -> Result<(), String> {
     ))
 }
 
+/// `[PREFIX/]NAME`
+pub fn label_key(text: &str) -> Result<(), String> {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    if is_name(name) && prefix.is_none_or(|prefix| dns_subdomain(prefix).is_ok()) {
+        return Ok(());
+    }
+    Err(format!("\"{text}\" is no key of a label, expected [PREFIX/]NAME of letters, digits, -, _ and ."))
+}
+
+/// May be empty, as in Kubernetes.
+pub fn label_value(text: &str) -> Result<(), String> {
+    if text.is_empty() || is_name(text) {
+        return Ok(());
+    }
+    Err(format!("\"{text}\" is no value of a label, expected at most 63 letters, digits, -, _ and ."))
+}
+
+/// Kubernetes' qualified names without their prefix, and values that are not empty.
+fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric();
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| inner(byte) || b"-_.".contains(&byte))
+        && text.bytes().next().is_some_and(inner)
+        && text.bytes().last().is_some_and(inner)
+}
+
 fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=63).contains(&text.len())

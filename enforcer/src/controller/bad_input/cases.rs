@@ -207,6 +207,16 @@ fn connections() -> Vec<Case> {
             "{kind: KubernetesCluster, name: blue, podSelector: {matchExpressions: [{key: app, operator: In}]}}",
             "bad.yaml: ServiceConnection shop/bad: spec.source.podSelector.matchExpressions[0].values: empty, expected at least one value for In and NotIn",
         ),
+        source(
+            "a key that no label has",
+            "{kind: KubernetesCluster, name: blue, podSelector: {matchLabels: {my app: web}}}",
+            "bad.yaml: ServiceConnection shop/bad: spec.source.podSelector.matchLabels: \"my app\" is no key of a label, expected [PREFIX/]NAME of letters, digits, -, _ and .",
+        ),
+        source(
+            "a value that no label has, which NotIn would let in",
+            "{kind: KubernetesCluster, name: blue, podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web shop]}]}}",
+            "bad.yaml: ServiceConnection shop/bad: spec.source.podSelector.matchExpressions[0].values[0]: \"web shop\" is no value of a label, expected at most 63 letters, digits, -, _ and .",
+        ),
         destination(
             "a destination that is not there",
             "{kind: Postgres, name: ghost}",
@@ -328,7 +338,7 @@ fn administrators() -> Vec<Case> {
         gateway(
             "a guarded range with a gateway in it",
             "endpoints: ['198.51.100.1:51820'], guardedCIDRs: [203.0.113.0/24]",
-            "bad.yaml: TunnelGateway bad: spec.guardedCIDRs[0]: 203.0.113.0/24 contains endpoint 203.0.113.1:51820 of TunnelGateway eu-1, expected none",
+            "bad.yaml: TunnelGateway bad: spec.guardedCIDRs[0]: 203.0.113.0/24 contains endpoint 203.0.113.1:51820 of TunnelGateway eu-1, expected a range without it",
         ),
         gateway(
             "ports that end before they begin",

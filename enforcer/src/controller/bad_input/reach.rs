@@ -133,7 +133,7 @@ fn guarded() -> Vec<Case> {
         guards(
             "a part of our own range, which would deny it to everybody",
             "198.18.0.0/24",
-            "bad.yaml: TunnelGateway bad: spec.guardedCIDRs[0]: 198.18.0.0/24 lies in our range 198.18.0.0/16, which is guarded anyway",
+            "bad.yaml: TunnelGateway bad: spec.guardedCIDRs[0]: 198.18.0.0/24 lies in our range 198.18.0.0/16, which is guarded anyway, expected a range outside of it",
         ),
     ]
 }
@@ -228,7 +228,7 @@ kind: TunnelNode
 metadata: {name: rogue}
 spec: {publicKey: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAM=, cluster: blue, node: host-1}
 ",
-            "bad.yaml: TunnelNode rogue: spec.node: \"host-1\" of cluster \"blue\" is the node of TunnelNode host-1 already",
+            "bad.yaml: TunnelNode rogue: spec.node: \"host-1\" of cluster \"blue\" is the node of TunnelNode host-1 already, expected a node of its own",
         ),
     ]
 }
