@@ -159,6 +159,8 @@ fn parts(fill: &Fill<'_>) -> Vec<Part> {
         part("admission", Only::Served(ADMISSION), access::policies("v1")),
         part("agent", Only::Always, with("agent", vec![node::agent(fill)])),
         part("tunnel", Only::With("tunnel.enabled"), with("tunnel", vec![node::tunnel(fill)])),
+        // Most gateways are elsewhere, and read with the token of this account.
+        part("gateway-access", Only::Always, access::of("gateway")),
         part(
             "controller",
             Only::Always,
@@ -167,7 +169,7 @@ fn parts(fill: &Fill<'_>) -> Vec<Part> {
                 vec![services::controller(fill), services::disruption_budget(fill, "controller")],
             ),
         ),
-        part("gateway", Only::With("gateway.enabled"), with("gateway", vec![services::gateway(fill)])),
+        part("gateway", Only::With("gateway.enabled"), vec![services::gateway(fill)]),
         part("dns", Only::With("dns.enabled"), with("dns", services::dns(fill))),
     ]
 }

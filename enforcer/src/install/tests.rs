@@ -38,6 +38,9 @@ fn an_install_is_these_documents_in_this_order() {
             "DaemonSet enforcer-agent",
             "ServiceAccount enforcer-tunnel",
             "DaemonSet enforcer-tunnel",
+            "ServiceAccount enforcer-gateway",
+            "ClusterRole enforcer-gateway",
+            "ClusterRoleBinding enforcer-gateway",
             "ServiceAccount enforcer-controller",
             "ClusterRole enforcer-controller",
             "ClusterRoleBinding enforcer-controller",
@@ -89,18 +92,10 @@ fn a_server_with_the_beta_of_admission_policies_gets_those() {
 }
 
 #[test]
-fn what_is_asked_for_comes_with_its_own_account_and_nothing_else_changes() {
+fn what_is_asked_for_comes_and_nothing_else_changes() {
     let plain: BTreeSet<String> = names(&manifests(&with(&[]), &at(30))).into_iter().collect();
     for (set, more) in [
-        (
-            "gateway.enabled=true",
-            vec![
-                "ClusterRole enforcer-gateway",
-                "ClusterRoleBinding enforcer-gateway",
-                "Deployment enforcer-gateway",
-                "ServiceAccount enforcer-gateway",
-            ],
-        ),
+        ("gateway.enabled=true", vec!["Deployment enforcer-gateway"]),
         (
             "dns.enabled=true",
             vec![
