@@ -12,11 +12,13 @@
 mod announced;
 mod apply;
 mod args;
+mod boot_unit;
 mod cleanup;
 mod cycle;
 mod devices;
 mod ending;
 mod events;
+mod guarded;
 mod memory;
 mod pair;
 mod pods;
@@ -95,6 +97,10 @@ pub(crate) struct Agent {
     swept: bool,
     /// Everything that guards is attached.
     guarded: bool,
+    /// For the next boot.
+    kept: guarded::Kept,
+    /// What is wrong with the boot guard; none where nobody asked for one.
+    boot_guard: Option<watch::Receiver<boot_unit::Wrong>>,
     /// Devices, routes and tunnels are to be compared with the objects.
     look_around: bool,
     ticks: u64,
@@ -157,14 +163,13 @@ async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(
     let (names, names_receiver) = watch::channel(events::Names::default());
     let (asked, views) = Views::asked();
     let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;
-    let mut devices = devices::Devices::default();
-    devices.adopt(&datapath, host_netns).context("cannot read what is attached")?;
     let agent = Agent {
         netns: common.netns.clone(),
         _lock: lock,
         applied: apply::Applied::adopt(&datapath)?,
         ending: ending::Ending::start(datapath.orphans()?).context("cannot start a thread")?,
         accounts: traffic::follow(datapath.accounts()?).context("cannot start a thread")?,
+        devices: devices::Devices::adopt(&datapath, host_netns).context("cannot read what is attached")?,
         datapath,
         ledger,
         ledger_file,
@@ -176,13 +181,14 @@ async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(
         setup_problem: None,
         pair: Pair::default(),
         pods,
-        devices,
         tunnels,
         tunnels_common: common,
         announced,
         conditions: view::Conditions::default(),
         swept: false,
         guarded: false,
+        kept: guarded::Kept::at(args.guarded.clone()),
+        boot_guard: args.keep_boot_guard(),
         look_around: true,
         ticks: 0,
         boot_unix_ns: boot_unix_ns(),

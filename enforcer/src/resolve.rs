@@ -4,7 +4,7 @@
 //! take their truth from here, so that the two ends cannot disagree about what an object says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -106,6 +106,11 @@ impl Resolved {
     /// Everything that is guarded: of services, of workloads, and what is listed.
     pub fn ranges(&self) -> [&[IpNet]; 3] {
         [&self.service_ranges, &self.workload_ranges, &self.listed_ranges]
+    }
+
+    /// The same as one set of networks, without bits beyond their length.
+    pub fn guarded(&self) -> BTreeSet<IpNet> {
+        self.ranges().into_iter().flatten().map(IpNet::trunc).collect()
     }
 
     /// The range of ours that holds this address.

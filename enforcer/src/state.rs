@@ -21,7 +21,7 @@ use crate::model::ObjectKey;
 mod file;
 mod places;
 
-pub use file::{StateError, accepted_path, default_path, load, save, watch_state};
+pub use file::{StateError, accepted_path, default_path, load, replace, save, watch_state};
 pub use places::{
     GATEWAY_SIZE, gateway_at, gateway_subnet, node_at, node_subnet, node_subnets, nth4, range_size,
     service_at, service_subnet,

@@ -6,6 +6,7 @@
 mod api;
 mod authority;
 mod bound;
+mod reach;
 mod servers;
 
 use std::{

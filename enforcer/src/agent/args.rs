@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::builder::ArgPredicate;
 use enforcer_common::maps::name;
+use tokio::sync::watch;
 
+use super::boot_unit;
 use crate::{
     datapath::kernel::{Hooks, Options},
     keygen::{self, KeyError},
@@ -16,7 +18,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Before kubelet: only lead what is guarded nowhere, as the state file knows it, and end
+    /// Before kubelet: only lead what is guarded nowhere, as --guarded or the state file knows it, and end
     #[arg(long)]
     pub(super) prepare: bool,
     /// Remove everything that an agent has made on this node, its key as well, and end
@@ -78,6 +80,12 @@ pub struct Args {
     /// In a container: mount namespace to do in what a container may not [example: /proc/1/ns/mnt]
     #[arg(long, value_name = "PATH")]
     pub(super) host_mounts: Option<PathBuf>,
+    /// Keep what is guarded in this file, for the boot guard [default: the state file has it]
+    #[arg(long, value_name = "FILE")]
+    pub(super) guarded: Option<PathBuf>,
+    /// Have this program run by systemd before kubelet, with --prepare and --guarded; `false`: not any more
+    #[arg(long, value_name = "BOOL", requires = "guarded")]
+    pub(super) boot_guard: Option<bool>,
     /// Most flows of one pod
     #[arg(long, value_name = "COUNT", default_value_t = 16_384)]
     pub(super) flow_quota: u32,
@@ -104,6 +112,12 @@ impl Args {
     pub fn use_host_mounts(&self) -> anyhow::Result<()> {
         let Some(path) = &self.host_mounts else { return Ok(()) };
         mounts::use_host(path).with_context(|| format!("--host-mounts {}", path.display()))
+    }
+
+    /// Begins to keep the boot guard on the host, or away from it; what is wrong, where one is wanted.
+    pub(super) fn keep_boot_guard(&self) -> Option<watch::Receiver<boot_unit::Wrong>> {
+        let wrong = boot_unit::keep(self.boot_guard?, self.guarded.clone()?);
+        self.boot_guard.filter(|wanted| *wanted).map(|_| wrong)
     }
 
     /// What Kubernetes calls the node.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Args, pair, start, tunnels};
+use super::{Args, boot_unit, pair, start, tunnels};
 use crate::{
     datapath::kernel::remove_everything,
     netlink::Netlink,
@@ -42,6 +42,7 @@ pub async fn cleanup(args: &Args) -> anyhow::Result<String> {
             removed.push(run_dir.join(name).display().to_string());
         }
     }
+    removed.extend(boot_guard(args)?);
     drop(lock);
     // Of somebody else's files nothing is known.
     if let Err(error) = fs::remove_dir(&run_dir) {
@@ -56,6 +57,19 @@ pub async fn cleanup(args: &Args) -> anyhow::Result<String> {
         signals::told_to_end()?.await;
     }
     Ok(removed.iter().fold(String::new(), |lines, line| lines + line + "\n"))
+}
+
+/// The next boot guards nothing any more.
+fn boot_guard(args: &Args) -> anyhow::Result<Vec<String>> {
+    let Some(guarded) = &args.guarded else { return Ok(Vec::new()) };
+    let mut removed = Vec::new();
+    if args.boot_guard.is_some() {
+        removed.extend(boot_unit::remove(guarded)?.iter().map(|path| path.display().to_string()));
+    }
+    if remove(guarded)? {
+        removed.push(guarded.display().to_string());
+    }
+    Ok(removed)
 }
 
 /// Tells the tunnel in user space that its devices are no more; it may run on.

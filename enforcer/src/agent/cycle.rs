@@ -77,6 +77,7 @@ impl Agent {
     }
 
     async fn set_up(&mut self, node: &Node) -> anyhow::Result<()> {
+        self.kept.keep(self.resolved.guarded());
         let host = Netlink::open(None)?;
         let mut mtus = BTreeMap::new();
         for (name, gateway) in &self.resolved.gateways {

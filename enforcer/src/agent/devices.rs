@@ -76,18 +76,19 @@ pub struct Devices {
 
 impl Devices {
     /// Takes over what is attached already.
-    pub fn adopt(&mut self, kernel: &KernelNode, host_netns: u64) -> Result<(), AttachError> {
+    pub fn adopt(kernel: &KernelNode, host_netns: u64) -> Result<Self, AttachError> {
+        let mut devices = Self::default();
         for attachment in kernel.attachments()? {
             if let Target::Device { netns, ifindex, .. } = attachment.target
                 && netns == host_netns
             {
-                self.kept.insert(ifindex);
+                devices.kept.insert(ifindex);
                 if attachment.program == Program::FromPod {
-                    self.adopted.insert(ifindex);
+                    devices.adopted.insert(ifindex);
                 }
             }
         }
-        Ok(())
+        Ok(devices)
     }
 
     /// Takes over a complete list; devices that are not on it are gone.

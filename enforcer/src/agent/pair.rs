@@ -110,7 +110,8 @@ async fn set_routes(
     resolved: &Resolved,
     mtu: u32,
 ) -> Result<(), NetlinkError> {
-    let guarded = set_blackholes(host, resolved).await?;
+    let guarded = resolved.guarded();
+    set_blackholes(host, &guarded).await?;
     for range in &resolved.service_ranges {
         let source = Some(match range {
             IpNet::V4(_) => node.v4.into(),
@@ -123,15 +124,13 @@ async fn set_routes(
     host.prune_routes(|destination| guarded.contains(destination)).await
 }
 
-/// Leads everything guarded nowhere, unless a route with a better metric knows more; returns the destinations.
-pub async fn set_blackholes(host: &Netlink, resolved: &Resolved) -> Result<BTreeSet<IpNet>, NetlinkError> {
-    let ranges = [&resolved.service_ranges, &resolved.workload_ranges, &resolved.listed_ranges];
-    let guarded: BTreeSet<IpNet> = ranges.into_iter().flatten().map(IpNet::trunc).collect();
-    for destination in &guarded {
+/// Leads everything guarded nowhere, unless a route with a better metric knows more.
+pub async fn set_blackholes(host: &Netlink, guarded: &BTreeSet<IpNet>) -> Result<(), NetlinkError> {
+    for destination in guarded {
         let route = Route { destination: *destination, metric: LAST_METRIC, kind: RouteKind::Blackhole };
         host.set_route(&route).await?;
     }
-    Ok(guarded)
+    Ok(())
 }
 
 /// Neither end speaks ARP or neighbour discovery, and replies come in where their sources are routed to.

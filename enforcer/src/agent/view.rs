@@ -141,14 +141,20 @@ pub(super) fn role_conditions(agent: &mut Agent) -> Vec<Condition> {
         .map(|(name, tunnel)| format!("{name}: {}", tunnel.problem.as_deref().unwrap_or("does not answer")))
         .collect();
     let pending = pending(&agent.applied.compiled);
+    let boot_guard = agent.boot_guard.as_ref().map(|wrong| wrong.borrow().clone());
     let set = &mut agent.conditions;
     let wait = || format!("{pending} grants wait for a gateway");
-    vec![
+    let mut all = vec![
         set.set(None, "Guarded", guarded.0, ("NotAttached", &|| guarded.1.clone())),
         set.set(None, PROGRAMMED, programmed.0, ("NotApplied", &|| programmed.1.clone())),
         set.set(None, "Connected", dead.is_empty(), ("NoAnswer", &|| dead.join("; "))),
         set.set(None, "Acknowledged", pending == 0, ("Pending", &wait)),
-    ]
+    ];
+    if let Some(wrong) = boot_guard {
+        let (reason, message) = wrong.clone().unwrap_or_default();
+        all.push(set.set(None, "BootGuard", wrong.is_none(), (reason, &|| message.clone())));
+    }
+    all
 }
 
 fn pending(compiled: &Compiled) -> usize {
@@ -241,7 +247,7 @@ fn problems(agent: &Agent) -> Vec<String> {
     let slots = agent.tunnels.refused.iter().map(|name| {
         format!("TunnelGateway {name}: the node has {} tunnels already", enforcer_common::grant::MAX_TUNNELS)
     });
-    let setup = agent.setup_problem.iter().cloned();
+    let setup = agent.setup_problem.iter().cloned().chain(agent.kept.problem().map(str::to_owned));
     sources
         .chain(refused)
         .chain(compiled)

@@ -58,6 +58,8 @@ pub fn agent(fill: &Fill<'_>) -> Value {
         Arg::Is("--node=$(NODE_NAME)"),
         Arg::Of("--cluster-name=%v", "clusterName"),
         Arg::Is("--key=/var/lib/enforcer/$(NODE_NAME).key"),
+        Arg::Is("--guarded=/var/lib/enforcer/$(NODE_NAME).guarded.json"),
+        Arg::Of("--boot-guard=%v", "bootGuard"),
         Arg::Of("--host-mounts=%v", "agent.hostMounts"),
     ];
     let container = json!({
@@ -88,7 +90,8 @@ pub fn agent(fill: &Fill<'_>) -> Value {
     daemon_set("agent", &pod)
 }
 
-/// What comes and goes on the host is seen inside.
+/// What comes and goes on the host is seen inside. The boot guard finds the agent's state where the agent has it: under
+/// the same path.
 pub fn agent_mounts() -> [Mount; 7] {
     [
         Mount::host("bpf", "/sys/fs/bpf", "Directory").followed(),

@@ -120,6 +120,7 @@ fn what_is_asked_for_comes_and_nothing_else_changes() {
 fn values_land_where_they_belong() {
     let values = with(&[
         "clusterName=east",
+        "bootGuard=true",
         "image.repository=registry.example/enforcer",
         "image.tag=7",
         "ranges.service=10.200.0.0/16",
@@ -140,6 +141,8 @@ fn values_land_where_they_belong() {
             "--node=$(NODE_NAME)",
             "--cluster-name=east",
             "--key=/var/lib/enforcer/$(NODE_NAME).key",
+            "--guarded=/var/lib/enforcer/$(NODE_NAME).guarded.json",
+            "--boot-guard=true",
             "--host-mounts=/proc/1/ns/mnt",
             "--tunnel",
             "userspace"
@@ -155,6 +158,29 @@ fn values_land_where_they_belong() {
             "--workload-range=198.19.0.0/16"
         ])
     );
+}
+
+#[test]
+fn a_boot_guard_finds_on_the_host_what_its_agent_keeps() {
+    let kept = |set: &[&str]| {
+        let manifests = manifests(&with(set), &at(30));
+        let agent = manifests.documents.iter().find(|document| document["kind"] == "DaemonSet").unwrap();
+        let pod = &agent["spec"]["template"]["spec"];
+        let args = pod["containers"][0]["args"].as_array().unwrap();
+        let value = |flag: &str| {
+            let found = args.iter().find_map(|arg| arg.as_str()?.strip_prefix(flag)?.strip_prefix('='));
+            found.unwrap().to_owned()
+        };
+        let folder = value("--guarded").rsplit_once('/').unwrap().0.to_owned();
+        let mount = |mount: &&Value| mount["mountPath"] == folder.as_str();
+        let name =
+            &pod["containers"][0]["volumeMounts"].as_array().unwrap().iter().find(mount).unwrap()["name"];
+        let volume =
+            pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == *name).unwrap();
+        assert_eq!(volume["hostPath"]["path"], folder.as_str(), "the host has it under the same path");
+        value("--boot-guard")
+    };
+    assert_eq!([kept(&[]), kept(&["bootGuard=true"])], ["false", "true"], "what is not wanted goes");
 }
 
 /// Every container of every document.

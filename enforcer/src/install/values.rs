@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 pub struct Values {
     /// What ServiceConnections call this cluster.
     pub cluster_name: String,
+    /// On nodes with systemd: what is guarded leads nowhere between a boot and the agent, before kubelet starts any pod.
+    pub boot_guard: bool,
     pub image: Image,
     pub ranges: Ranges,
     pub agent: Agent,
@@ -132,6 +134,7 @@ impl Default for Values {
     fn default() -> Self {
         Self {
             cluster_name: "my-cluster".to_owned(),
+            boot_guard: false,
             image: Image::default(),
             ranges: Ranges::default(),
             agent: Agent::default(),

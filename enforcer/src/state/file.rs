@@ -95,17 +95,21 @@ fn parse(path: &Path, text: &[u8]) -> Result<State, StateError> {
 
 /// Replaces the file; after a crash it is the old one or the new one.
 pub fn save(path: &Path, state: &State) -> Result<(), StateError> {
-    replace(path, state).map_err(|source| StateError::Io { path: path.to_owned(), action: "written", source })
+    let write = || {
+        let mut text = serde_json::to_vec(state)?;
+        text.push(b'\n');
+        replace(path, &text)
+    };
+    write().map_err(|source| StateError::Io { path: path.to_owned(), action: "written", source })
 }
 
-fn replace(path: &Path, state: &State) -> io::Result<()> {
+/// Replaces any file that nobody else is to read; after a crash it is the old one or the new one.
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let mut text = serde_json::to_vec(state)?;
-    text.push(b'\n');
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
     hidden.push(".new");
@@ -113,7 +117,7 @@ fn replace(path: &Path, state: &State) -> io::Result<()> {
     let write = || {
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&text)?;
+        file.write_all(text)?;
         file.sync_all()?;
         fs::rename(&beside, path)
     };
