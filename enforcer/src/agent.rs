@@ -52,9 +52,7 @@ use crate::{
     datapath::kernel::{Events, KernelNode, namespace_inode},
     netlink,
     resolve::{self, Before, Node, Resolved},
-    signals,
-    source::kubernetes::Report,
-    state,
+    signals, state,
     store::Snapshot,
 };
 
@@ -117,8 +115,8 @@ pub(crate) struct Agent {
     names: watch::Sender<events::Names>,
     asked: Arc<Asked>,
     monitor: broadcast::Sender<MonitorEvent>,
-    /// Where the objects come from an API server: what it is told of this node.
-    registration: Option<watch::Sender<Report>>,
+    /// Where the objects come from an API server.
+    server: Option<register::Registered>,
 }
 
 /// Runs the role until it is told to end. What it has set up stays.
@@ -158,8 +156,8 @@ async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(
     let (pods, sights) = pods::Pods::new(args.source.manifests.is_none());
     let (tunnels, reports) = tunnels::Tunnels::new(common.clone());
     let (announced, acks) = announced::Announced::new(common.netns.clone());
-    let (snapshot, state, registration) = register::follow(&args, run_dir, &common.private_key).await?;
-    let inputs = Inputs { snapshot, state, devices: netlink::watch_devices(None)?, sights, reports, acks };
+    let (snapshots, states, server) = register::follow(&args, run_dir, &common.private_key).await?;
+    let inputs = Inputs { snapshots, states, devices: netlink::watch_devices(None)?, sights, reports, acks };
     let (names, names_receiver) = watch::channel(events::Names::default());
     let (asked, views) = Views::asked();
     let host_netns = namespace_inode(None).context("cannot tell the own network namespace")?;
@@ -199,7 +197,7 @@ async fn open(args: Args, run_dir: &Path, lock: Flock<File>) -> anyhow::Result<(
         names,
         asked: Arc::new(asked),
         monitor: broadcast::channel(MONITOR_BACKLOG).0,
-        registration,
+        server,
         args,
     };
     Ok((agent, inputs, Outputs { events, names: names_receiver, views }))
@@ -226,8 +224,8 @@ struct Outputs {
 
 /// What comes from outside.
 struct Inputs {
-    snapshot: watch::Receiver<Arc<Snapshot>>,
-    state: watch::Receiver<Option<Arc<state::State>>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    states: watch::Receiver<Option<Arc<state::State>>>,
     devices: mpsc::UnboundedReceiver<netlink::DeviceEvent>,
     sights: mpsc::UnboundedReceiver<pods::Found>,
     reports: mpsc::UnboundedReceiver<tunnels::Report>,
@@ -245,8 +243,8 @@ impl Agent {
         loop {
             let mut ticked = false;
             tokio::select! {
-                changed = inputs.snapshot.changed() => changed.context("the manifests are not followed any more")?,
-                changed = inputs.state.changed() => changed.context("the state file is not followed any more")?,
+                changed = inputs.snapshots.changed() => changed.context("the manifests are not followed any more")?,
+                changed = inputs.states.changed() => changed.context("the state file is not followed any more")?,
                 event = inputs.devices.recv() => self.device_event(event, &mut inputs).await?,
                 // Most looks find what the one before has found.
                 Some(found) = inputs.sights.recv() => if !self.pods.found(found) { continue },
@@ -291,12 +289,12 @@ impl Agent {
     }
 
     fn report(&mut self) {
-        if self.registration.is_none() {
+        if self.server.is_none() {
             return;
         }
         let report = register::report(self);
-        if let Some(registration) = &self.registration {
-            registration.send_if_modified(|known| {
+        if let Some(server) = &self.server {
+            server.report.send_if_modified(|known| {
                 let is_new = *known != report;
                 *known = report;
                 is_new
@@ -312,8 +310,8 @@ impl Agent {
     /// Takes over new objects and allocations.
     fn take_objects(&mut self, inputs: &mut Inputs) {
         // Compared by identity: waiting for a change has marked it as seen.
-        let snapshot = Arc::clone(&inputs.snapshot.borrow_and_update());
-        let state = inputs.state.borrow_and_update().clone();
+        let snapshot = Arc::clone(&inputs.snapshots.borrow_and_update());
+        let state = inputs.states.borrow_and_update().clone();
         let same_objects = Arc::ptr_eq(&self.snapshot, &snapshot);
         let same_state = match (&self.state, &state) {
             (Some(old), Some(new)) => {

@@ -161,7 +161,7 @@ async fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends
     // Of pods that it can read the gateway checks what nodes say of them.
     let interest = Interest { pods: Pods::All, only_services: false, written: false };
     let followed = args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
-    let Followed { snapshots, states, .. } = followed;
+    let Followed { snapshots, states, server } = followed;
     let (say, said) = mpsc::channel(64);
     let (peers, _) = watch::channel(Arc::default());
     let (report, reports) = mpsc::channel(64);
@@ -173,6 +173,7 @@ async fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends
     let channels = Channels {
         snapshots,
         states,
+        heard: server.map(|(_, watched)| watched.heard),
         said,
         say,
         peers,

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    state::{self, State},
+    state::{self, Condition, State},
     store::Snapshot,
 };
 
@@ -14,7 +14,7 @@ mod document;
 pub mod kubernetes;
 pub mod manifests;
 
-use kubernetes::{Cluster, Connect, Interest, Told};
+use kubernetes::{Cluster, Connect, Hearing, Interest, Told, Watched};
 use manifests::Memory;
 
 /// Where a role has its objects from: one of two.
@@ -39,7 +39,19 @@ pub struct Followed {
     /// `None` while there are no allocations: nothing is concluded then.
     pub states: watch::Receiver<Option<Arc<State>>>,
     /// The API server, where it is the source.
-    pub server: Option<(Cluster, watch::Receiver<Told>)>,
+    pub server: Option<(Cluster, Watched)>,
+}
+
+/// Whether everything can be followed: a condition of a role that has its objects from an API server.
+pub fn informed(hearing: &Hearing) -> Condition {
+    let Hearing { since, silent } = hearing;
+    Condition {
+        kind: "Informed".to_owned(),
+        status: if silent.is_none() { "True" } else { "False" }.to_owned(),
+        reason: if silent.is_none() { "Informed" } else { "NoAnswer" }.to_owned(),
+        message: silent.clone().unwrap_or_default(),
+        last_transition_time: Some(since.clone()),
+    }
 }
 
 impl SourceArgs {
@@ -63,9 +75,9 @@ impl SourceArgs {
             return Ok(Followed { snapshots, states: state::watch_state(state), server: None });
         }
         let cluster = self.server().await?;
-        let told = cluster.follow(interest);
-        let (snapshots, states) = apart(told.clone());
-        Ok(Followed { snapshots, states, server: Some((cluster, told)) })
+        let watched = cluster.follow(interest);
+        let (snapshots, states) = apart(watched.told.clone());
+        Ok(Followed { snapshots, states, server: Some((cluster, watched)) })
     }
 }
 

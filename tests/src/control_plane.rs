@@ -6,12 +6,12 @@
 mod api;
 mod authority;
 mod bound;
-mod reach;
+mod line;
 mod servers;
 
 use std::{
     env, fs,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 pub use api::Api;
 pub use authority::{Authority, Credentials, User};
+pub use line::Line;
 use servers::{ISSUER, SERVER_PORT, STORE_PEER_PORT, STORE_PORT};
 pub use servers::{SERVICES, Servers};
 
@@ -36,6 +37,8 @@ use crate::lab::{
 
 /// Names a folder with `kube-apiserver`, `etcd` and `kubectl`.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// Where a line to the server begins.
+const LINE_PORT: u16 = SERVER_PORT + 1;
 /// A few seconds where nothing else runs.
 const WATCHDOG: Duration = Duration::from_mins(3);
 
@@ -98,6 +101,26 @@ impl ControlPlane {
         let answer: Value = serde_json::from_str(&answer).context("the answer is no JSON")?;
         let token = answer["status"]["token"].as_str().context("the answer has no token")?;
         Ok(token.to_owned())
+    }
+
+    /// A line to the server, in a network namespace by the server's own address.
+    pub fn line(&self, netns: Option<&str>) -> Result<Line> {
+        let server = SocketAddr::from((self.address, SERVER_PORT));
+        let listen = SocketAddr::from((self.address, if netns.is_some() { SERVER_PORT } else { LINE_PORT }));
+        Line::open(netns, listen, server)
+    }
+
+    /// A line in a network namespace that lasts as long as this process.
+    pub fn reach_from(&self, netns: &str) -> Result<()> {
+        std::mem::forget(self.line(Some(netns))?);
+        Ok(())
+    }
+
+    /// For a user who may do everything, by way of [`Self::line`].
+    pub fn kubeconfig_by_line(&self) -> Result<PathBuf> {
+        let admin = User { name: "admin", groups: &["system:masters"] };
+        let url = format!("https://{}:{LINE_PORT}", self.address);
+        self.authority.kubeconfig("line", &url, &Credentials::Certificate(admin))
     }
 
     /// Requests of a user who may do everything.
@@ -239,7 +262,7 @@ fn free_address() -> Result<Ipv4Addr> {
         // A few for each process; neighbours in number are far apart.
         let number = std::process::id().wrapping_mul(16).wrapping_add(count) % (200 << 16);
         let address = Ipv4Addr::from(0x7f10_0000 + number);
-        if [SERVER_PORT, STORE_PORT, STORE_PEER_PORT]
+        if [SERVER_PORT, LINE_PORT, STORE_PORT, STORE_PEER_PORT]
             .iter()
             .all(|port| TcpListener::bind((address, *port)).is_ok())
         {

@@ -4,6 +4,8 @@
 mod applications;
 #[path = "control/controller.rs"]
 mod controller;
+#[path = "control/interrupted.rs"]
+mod interrupted;
 #[path = "control/invalid.rs"]
 mod invalid;
 #[path = "control/names.rs"]

@@ -14,7 +14,7 @@ use crate::{
     model::{API_VERSION, Kind, ObjectKey},
     source::{
         self,
-        kubernetes::{Cluster, Interest, Pods, Report, ReportedConnection, Resource, Told},
+        kubernetes::{Cluster, Hearing, Interest, Pods, Report, ReportedConnection, Resource, Told},
         manifests::Memory,
     },
     state::State,
@@ -78,8 +78,13 @@ impl Identity {
     }
 }
 
-type Followed =
-    (watch::Receiver<Arc<Snapshot>>, watch::Receiver<Option<Arc<State>>>, Option<watch::Sender<Report>>);
+type Followed = (watch::Receiver<Arc<Snapshot>>, watch::Receiver<Option<Arc<State>>>, Option<Registered>);
+
+/// Where the objects come from an API server: what it is told of this node, and what is heard of it.
+pub struct Registered {
+    pub report: watch::Sender<Report>,
+    pub heard: watch::Receiver<Hearing>,
+}
 
 /// Begins to follow objects and allocations; where they come from an API server, it is told of the node.
 pub async fn follow(args: &Args, run_dir: &Path, private_key: &[u8; 32]) -> anyhow::Result<Followed> {
@@ -91,7 +96,11 @@ pub async fn follow(args: &Args, run_dir: &Path, private_key: &[u8; 32]) -> anyh
     let source::Followed { snapshots, states, server } =
         args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
     let identity = Identity::of(args, private_key);
-    Ok((snapshots, states, server.map(|(cluster, told)| keep(cluster, told, identity))))
+    let server = server.map(|(cluster, watched)| Registered {
+        report: keep(cluster, watched.told, identity),
+        heard: watched.heard,
+    });
+    Ok((snapshots, states, server))
 }
 
 /// Keeps the TunnelNode from a task of its own for as long as the sender lives.

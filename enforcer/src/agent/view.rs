@@ -14,6 +14,7 @@ use crate::{
     control::View,
     model::{Kind, ObjectKey},
     resolve::Destination,
+    source::informed,
     state::{Condition, ObjectStatus},
     tunnel::DeviceStatus,
 };
@@ -98,7 +99,8 @@ pub fn note(agent: &mut Agent) {
 
 /// Builds the view anew.
 pub fn view(agent: &mut Agent) -> View {
-    let conditions = role_conditions(agent);
+    let mut conditions = role_conditions(agent);
+    conditions.extend(agent.server.as_ref().map(|server| informed(&server.heard.borrow())));
     let pods = pods(agent);
     let mut object_status = object_status(agent);
     object_status.extend(pod_status(&pods));

@@ -5,7 +5,7 @@
 //! watches ─▶ Told ─▶ turn (pure) ─▶ statuses, documents (pure) ─▶ plan (pure) ─▶ requests
 //! ```
 //!
-//! One controller leads; the others wait for its Lease and know nothing. What is written is compared with what the
+//! One controller leads; the others, and one that could not renew its Lease in time, wait for the Lease and know nothing. What is written is compared with what the
 //! server has, so that whatever somebody else changed is put right.
 
 use std::{collections::BTreeSet, fs, sync::Arc};
@@ -18,7 +18,10 @@ use super::{Args, Turns, condition, install, now};
 use crate::{
     control::{self, View, Views},
     signals,
-    source::kubernetes::{Cluster, DocumentKey, Interest, Pods, Resource, Told, allocations},
+    source::{
+        informed,
+        kubernetes::{Cluster, DocumentKey, Hearing, Interest, Pods, Resource, Told, Watched, allocations},
+    },
     state::State,
 };
 
@@ -28,42 +31,52 @@ mod plan;
 mod statuses;
 mod writer;
 
-use lease::Lease;
+use lease::{Lease, Waiting};
 use writer::Writer;
 
 /// Owner of the fields that the controller writes.
 const MANAGER: &str = "enforcer-controller";
 
-/// Runs until it is told to end, or leads no more.
+/// Runs until it is told to end.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let cluster = args.source.server().await?;
     fs::create_dir_all(&args.run_dir)
         .with_context(|| format!("cannot make --run-dir {}", args.run_dir.display()))?;
-    let (views, view) = watch::channel(waiting());
+    let (views, view) = watch::channel(waiting_view(&Waiting::Begun));
     let mut serving =
         tokio::spawn(control::serve(args.run_dir.join("controller.sock"), Views::told(view), None));
     let stop = signals::told_to_end()?;
     tokio::pin!(stop);
     let identity = format!("{}-{}", nix::unistd::gethostname()?.display(), std::process::id());
-    let mut lease = tokio::select! {
-        lease = Lease::acquire(&cluster, &args.lease_namespace, identity) => lease,
-        ended = &mut serving => return ended.context("the control socket has crashed")?,
-        () = &mut stop => return Ok(()),
-    };
-    let result = tokio::select! {
-        result = lead(&args, &cluster, &views, lease.held()) => result,
-        () = lease.lost() => bail!("the lease was lost: another controller may lead now"),
-        ended = &mut serving => ended.context("the control socket has crashed")?,
-        () = &mut stop => Ok(()),
-    };
-    lease.release().await;
-    result
+    loop {
+        let wait = |waiting: &Waiting| drop(views.send_replace(waiting_view(waiting)));
+        let mut lease = tokio::select! {
+            lease = Lease::acquire(&cluster, &args.lease_namespace, &identity, wait) => lease,
+            ended = &mut serving => return ended.context("the control socket has crashed")?,
+            () = &mut stop => return Ok(()),
+        };
+        let result = tokio::select! {
+            result = lead(&args, &cluster, &views, lease.held()) => result,
+            () = lease.lost() => {
+                tracing::warn!("the lease was lost: another controller may lead now");
+                continue;
+            }
+            ended = &mut serving => ended.context("the control socket has crashed")?,
+            () = &mut stop => Ok(()),
+        };
+        lease.release().await;
+        return result;
+    }
 }
 
-/// What is told while another one leads.
-fn waiting() -> View {
-    let conditions =
-        [condition("Leading", "Leading", "AnotherLeads", &["another controller leads".to_owned()])];
+/// What is told while this one does not lead.
+fn waiting_view(waiting: &Waiting) -> View {
+    let (reason, why) = match waiting {
+        Waiting::Begun => ("NotYet", "the lease has not been asked for yet".to_owned()),
+        Waiting::Another(holder) => ("AnotherLeads", format!("{holder} leads")),
+        Waiting::Failed(error) => ("NoAnswer", format!("the lease cannot be had: {error}")),
+    };
+    let conditions = [condition("Leading", "Leading", reason, &[why])];
     View { role: json!({ "role": "controller", "name": "", "conditions": conditions }), ..View::default() }
 }
 
@@ -75,7 +88,8 @@ async fn lead(
     held: lease::Held,
 ) -> anyhow::Result<()> {
     let slices = cluster.endpoint_slices().await?;
-    let mut told = cluster.follow(&Interest { pods: Pods::All, only_services: false, written: true });
+    let Watched { mut told, mut heard } =
+        cluster.follow(&Interest { pods: Pods::All, only_services: false, written: true });
     told.changed().await.context("the API server is not followed any more")?;
     let first = told.borrow_and_update().clone();
     let mut leader = Leader {
@@ -83,6 +97,7 @@ async fn lead(
         writer: Writer::new(cluster.clone(), slices, held),
         taken: BTreeSet::new(),
         slices,
+        heard: heard.clone(),
     };
     let mut now_told = first;
     loop {
@@ -90,6 +105,8 @@ async fn lead(
         views.send_replace(view);
         tokio::select! {
             changed = told.changed() => changed.context("the API server is not followed any more")?,
+            // Only what is said of it is new then; the sender lives as long as the other one.
+            _ = heard.changed() => {}
             () = leader.writer.wait() => {}
         }
         leader.taken.extend(leader.writer.finished());
@@ -120,6 +137,7 @@ struct Leader {
     /// Names that somebody else has.
     taken: BTreeSet<DocumentKey>,
     slices: Resource,
+    heard: watch::Receiver<Hearing>,
 }
 
 impl Leader {
@@ -145,6 +163,7 @@ impl Leader {
         let failures = self.writer.failures();
         let conditions = [
             condition("Leading", "Leading", "AnotherLeads", &[]),
+            informed(&self.heard.borrow()),
             condition("Written", "Written", "WriteFailed", &failures),
             condition("ObjectsAccepted", "Accepted", "Refused", &problems),
         ];

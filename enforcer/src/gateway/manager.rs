@@ -48,6 +48,7 @@ use crate::{
     model::Kind,
     netlink::{DeviceEvent, Netlink, watch_devices},
     resolve::{Before, Resolved, is_alike, resolve_after},
+    source::kubernetes::Hearing,
     state::State,
     store::Snapshot,
     tunnel::DeviceConfig,
@@ -72,6 +73,8 @@ pub struct Settings {
 pub struct Channels {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub states: watch::Receiver<Option<Arc<State>>>,
+    /// Of the API server, where the objects come from one.
+    pub heard: Option<watch::Receiver<Hearing>>,
     pub said: mpsc::Receiver<Event>,
     /// Given to the announce server.
     pub say: mpsc::Sender<Event>,

@@ -23,6 +23,7 @@ use crate::{model::ObjectKey, state::State, store::Snapshot};
 pub mod allocations;
 mod documents;
 mod facts;
+mod hearing;
 mod raw;
 mod resource;
 mod view;
@@ -30,6 +31,7 @@ mod watching;
 
 pub use documents::ApiError;
 pub use facts::{Facts, NodeFacts, Report, ReportedConnection};
+pub use hearing::Hearing;
 pub use resource::Resource;
 pub use view::DocumentKey;
 pub use watching::{Interest, Pods};
@@ -49,7 +51,16 @@ pub struct Connect {
 #[derive(Clone)]
 pub struct Cluster {
     client: kube::Client,
+    /// Its URL.
+    server: Arc<str>,
     namespace: Arc<str>,
+}
+
+/// What is followed, until nobody listens any more.
+pub struct Watched {
+    /// Empty until every list has been complete once.
+    pub told: watch::Receiver<Told>,
+    pub heard: watch::Receiver<Hearing>,
 }
 
 /// What the watches say together; its parts are of one moment.
@@ -92,8 +103,9 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         let namespace = Arc::from(config.default_namespace.as_str());
+        let server = Arc::from(config.cluster_url.to_string());
         let client = kube::Client::try_from(config).context("cannot make a client of the API server")?;
-        Ok(Self { client, namespace })
+        Ok(Self { client, server, namespace })
     }
 
     /// The namespace of the kubeconfig's context, or of the pod.
@@ -101,9 +113,8 @@ impl Cluster {
         &self.namespace
     }
 
-    /// Follows what a role is interested in, from tasks of its own, until nobody listens any more. The channel has an
-    /// empty [`Told`] until every list has been complete once. Call it from within a tokio runtime.
-    pub fn follow(&self, interest: &Interest) -> watch::Receiver<Told> {
+    /// Follows what a role is interested in, from tasks of its own. Call it from within a tokio runtime.
+    pub fn follow(&self, interest: &Interest) -> Watched {
         watching::follow(self, interest)
     }
 }

@@ -114,7 +114,7 @@ fn what_a_role_watches_it_may_watch() {
         let connect = Connect { kubeconfig: Some(kubeconfig(&plane, role)), context: None };
         let objects = runtime.block_on(async {
             let cluster = Cluster::connect(&connect).await.expect("it is configured");
-            let mut told = cluster.follow(&interest);
+            let mut told = cluster.follow(&interest).told;
             let first = tokio::time::timeout(Duration::from_mins(1), told.changed()).await;
             first.unwrap_or_else(|_| panic!("{role}: a list never ends")).expect("it goes on");
             told.borrow().snapshot.objects.len()

@@ -27,33 +27,49 @@ pub struct Lease {
     renewing: tokio::task::JoinHandle<()>,
 }
 
+/// Why it is not ours.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Waiting {
+    Begun,
+    /// Somebody of this identity has it.
+    Another(String),
+    Failed(String),
+}
+
 impl Lease {
-    /// Waits until it is ours.
-    pub async fn acquire(cluster: &Cluster, namespace: &str, identity: String) -> Self {
+    /// Waits until it is ours, and tells what for whenever that is another thing.
+    pub async fn acquire(
+        cluster: &Cluster,
+        namespace: &str,
+        identity: &str,
+        tell: impl Fn(&Waiting),
+    ) -> Self {
         let mut seen = Seen::default();
-        let mut told = String::new();
+        let mut told = Waiting::Begun;
         let until = loop {
-            match take(cluster, namespace, &identity, &mut seen).await {
-                Ok(Ok(since)) => break since + DEADLINE,
-                Ok(Err(holder)) if holder != told => {
-                    tracing::info!(holder, "another controller leads");
-                    told = holder;
+            let waiting = match ask(cluster, namespace, identity, &mut seen).await {
+                Ok(since) => break since + DEADLINE,
+                Err(waiting) => waiting,
+            };
+            if waiting != told {
+                match &waiting {
+                    Waiting::Begun => {}
+                    Waiting::Another(holder) => tracing::info!(holder, "another controller leads"),
+                    Waiting::Failed(error) => tracing::warn!(error, "the lease cannot be had"),
                 }
-                Ok(Err(_)) => {}
-                Err(error) => {
-                    let error = format!("{:#}", anyhow::Error::new(error));
-                    tracing::warn!(error, "the lease cannot be had");
-                }
+                tell(&waiting);
+                told = waiting;
             }
             tokio::time::sleep(PAUSE).await;
         };
         tracing::info!(identity, "this controller leads");
         let (sender, receiver) = watch::channel(until);
-        let renewing = tokio::spawn(renew(cluster.clone(), namespace.to_owned(), identity.clone(), sender));
+        let renewing =
+            tokio::spawn(renew(cluster.clone(), namespace.to_owned(), identity.to_owned(), sender));
         Self {
             cluster: cluster.clone(),
             namespace: namespace.to_owned(),
-            identity,
+            identity: identity.to_owned(),
             until: receiver,
             renewing,
         }
@@ -103,24 +119,36 @@ impl Held {
     }
 }
 
+/// Until the server has answered about a lease.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Since when it is ours.
+async fn ask(
+    cluster: &Cluster,
+    namespace: &str,
+    identity: &str,
+    seen: &mut Seen,
+) -> Result<Instant, Waiting> {
+    match tokio::time::timeout(ANSWER, take(cluster, namespace, identity, seen)).await {
+        Ok(Ok(Ok(since))) => Ok(since),
+        Ok(Ok(Err(holder))) => Err(Waiting::Another(holder)),
+        Ok(Err(error)) => Err(Waiting::Failed(format!("{:#}", anyhow::Error::new(error)))),
+        Err(_) => Err(Waiting::Failed("no answer".to_owned())),
+    }
+}
+
 async fn renew(cluster: Cluster, namespace: String, identity: String, until: watch::Sender<Instant>) {
     let mut seen = Seen::default();
     loop {
         tokio::time::sleep(PAUSE).await;
-        match tokio::time::timeout(DEADLINE / 2, take(&cluster, &namespace, &identity, &mut seen)).await {
-            Ok(Ok(Ok(since))) => drop(until.send_replace(since + DEADLINE)),
-            Ok(Ok(Err(holder))) => {
+        match ask(&cluster, &namespace, &identity, &mut seen).await {
+            Ok(since) => drop(until.send_replace(since + DEADLINE)),
+            Err(Waiting::Another(holder)) => {
                 tracing::error!(holder, "another controller has taken the lease");
                 until.send_replace(Instant::now());
                 return;
             }
-            Ok(Err(error)) => {
-                tracing::warn!(
-                    error = format!("{:#}", anyhow::Error::new(error)),
-                    "the lease is not renewed"
-                );
-            }
-            Err(_) => tracing::warn!("the lease is not renewed: no answer"),
+            Err(waiting) => tracing::warn!(?waiting, "the lease is not renewed"),
         }
         if until.is_closed() {
             return;

@@ -33,7 +33,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How long nothing may happen.
 const IDLE: Duration = Duration::from_secs(30);
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of a write.
 struct Done {
@@ -212,8 +211,7 @@ fn shown(told: &Told, target: &Target) -> u64 {
 async fn send(cluster: Cluster, slices: Resource, write: Write) -> Done {
     let target = write.target();
     let was_create = matches!(write, Write::Create(_));
-    let result = tokio::time::timeout(TIMEOUT, request(&cluster, slices, write)).await;
-    let result = result.unwrap_or_else(|_| Err(ApiError::Silent { what: format!("{target:?}") }));
+    let result = request(&cluster, slices, write).await;
     Done { target, was_create, result }
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::Manager;
-use crate::{control::View, gateway::status};
+use crate::{control::View, gateway::status, source::informed};
 
 impl Manager {
     pub(super) fn publish(&self) {
@@ -13,7 +15,7 @@ impl Manager {
         if let Some(error) = &tunnel.error {
             problems.insert("TunnelUp", ("NotConfigured", error.clone()));
         }
-        let role = status::role(&status::Facts {
+        let mut role = status::role(&status::Facts {
             name: &self.settings.name,
             problems: &problems,
             gateway: self.resolved.gateways.get(&self.settings.name),
@@ -29,6 +31,9 @@ impl Manager {
             counters: counters.as_ref(),
             changed_settings: &self.settings.changed_sysctls,
         });
+        if let (Some(heard), Some(conditions)) = (&self.channels.heard, role["conditions"].as_array_mut()) {
+            conditions.push(json!(informed(&heard.borrow())));
+        }
         self.channels.asked.answer(View {
             snapshot: Arc::clone(&self.channels.snapshots.borrow()),
             resolved: Arc::clone(&self.resolved),

@@ -1,5 +1,7 @@
 //! Single documents: read, listed, made, changed, deleted. What the server says when it refuses is kept whole.
 
+use std::{future::Future, time::Duration};
+
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -8,6 +10,9 @@ use kube::{
 use serde_json::Value;
 
 use super::{Cluster, Resource};
+
+/// A server that has said nothing for so long does not answer.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Why the server did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +53,13 @@ impl ApiError {
     }
 }
 
+async fn answer<T>(what: String, request: impl Future<Output = kube::Result<T>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(ANSWER, request).await {
+        Ok(answered) => answered.map_err(|error| ApiError::of(what, error)),
+        Err(_) => Err(ApiError::Silent { what }),
+    }
+}
+
 /// `Postgres shop/orders`
 fn what(resource: &Resource, namespace: &str, name: &str) -> String {
     if namespace.is_empty() {
@@ -77,10 +89,9 @@ impl Cluster {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, ApiError> {
-        match self.api(resource, namespace).get_opt(name).await {
-            Ok(found) => Ok(found.map(|object| document(resource, &object))),
-            Err(error) => Err(ApiError::of(what(resource, namespace, name), error)),
-        }
+        let found =
+            answer(what(resource, namespace, name), self.api(resource, namespace).get_opt(name)).await?;
+        Ok(found.map(|object| document(resource, &object)))
     }
 
     /// All of a namespace, or of all where it is empty; `labels` is a selector, empty for all.
@@ -92,19 +103,22 @@ impl Cluster {
     ) -> Result<Vec<Value>, ApiError> {
         let params =
             if labels.is_empty() { ListParams::default() } else { ListParams::default().labels(labels) };
-        let listed = self.api(resource, namespace).list(&params).await;
-        let listed = listed.map_err(|error| ApiError::of(format!("list of {}", resource.plural), error))?;
+        let api = self.api(resource, namespace);
+        let listed = answer(format!("list of {}", resource.plural), api.list(&params)).await?;
         Ok(listed.items.iter().map(|object| document(resource, object)).collect())
     }
 
     /// Makes an object that must not be there yet.
     pub async fn create(&self, resource: &Resource, new: &Value) -> Result<Value, ApiError> {
         let (namespace, name) = (text(new, "namespace"), text(new, "name"));
-        let failed = |error| ApiError::of(what(resource, namespace, name), error);
-        let object: DynamicObject =
-            serde_json::from_value(new.clone()).map_err(|error| failed(kube::Error::SerdeError(error)))?;
-        let made = self.api(resource, namespace).create(&PostParams::default(), &object).await;
-        made.map(|object| document(resource, &object)).map_err(failed)
+        let what = what(resource, namespace, name);
+        let object: DynamicObject = match serde_json::from_value(new.clone()) {
+            Ok(object) => object,
+            Err(error) => return Err(ApiError::of(what, kube::Error::SerdeError(error))),
+        };
+        let api = self.api(resource, namespace);
+        let made = answer(what, api.create(&PostParams::default(), &object)).await?;
+        Ok(document(resource, &made))
     }
 
     /// Server-side apply: the fields of the document become `manager`'s. `subresource` is `status` or nothing.
@@ -122,13 +136,12 @@ impl Cluster {
         let api = self.api(resource, namespace);
         let params = PatchParams::apply(manager).force();
         let patch = Patch::Apply(wanted);
+        let what = what(resource, namespace, name);
         let applied = match subresource {
-            None => api.patch(name, &params, &patch).await,
-            Some(subresource) => api.patch_subresource(subresource, name, &params, &patch).await,
+            None => answer(what, api.patch(name, &params, &patch)).await?,
+            Some(part) => answer(what, api.patch_subresource(part, name, &params, &patch)).await?,
         };
-        applied
-            .map(|object| document(resource, &object))
-            .map_err(|error| ApiError::of(what(resource, namespace, name), error))
+        Ok(document(resource, &applied))
     }
 
     /// A JSON merge patch, for objects of which only a little is ours.
@@ -138,33 +151,35 @@ impl Cluster {
         (namespace, name): (&str, &str),
         change: &Value,
     ) -> Result<Value, ApiError> {
-        let patched =
-            self.api(resource, namespace).patch(name, &PatchParams::default(), &Patch::Merge(change)).await;
-        patched
-            .map(|object| document(resource, &object))
-            .map_err(|error| ApiError::of(what(resource, namespace, name), error))
+        let api = self.api(resource, namespace);
+        let (params, patch) = (PatchParams::default(), Patch::Merge(change));
+        let patched = answer(what(resource, namespace, name), api.patch(name, &params, &patch)).await?;
+        Ok(document(resource, &patched))
     }
 
     /// Replaces an object; its `resourceVersion` must be the one that is there.
     pub async fn replace(&self, resource: &Resource, new: &Value) -> Result<Value, ApiError> {
         let (namespace, name) = (text(new, "namespace"), text(new, "name"));
-        let failed = |error| ApiError::of(what(resource, namespace, name), error);
-        let object: DynamicObject =
-            serde_json::from_value(new.clone()).map_err(|error| failed(kube::Error::SerdeError(error)))?;
-        let replaced = self.api(resource, namespace).replace(name, &PostParams::default(), &object).await;
-        replaced.map(|object| document(resource, &object)).map_err(failed)
+        let what = what(resource, namespace, name);
+        let object: DynamicObject = match serde_json::from_value(new.clone()) {
+            Ok(object) => object,
+            Err(error) => return Err(ApiError::of(what, kube::Error::SerdeError(error))),
+        };
+        let api = self.api(resource, namespace);
+        let replaced = answer(what, api.replace(name, &PostParams::default(), &object)).await?;
+        Ok(document(resource, &replaced))
     }
 
     /// Deletes it, and what it owns after it.
     pub async fn delete(&self, resource: &Resource, namespace: &str, name: &str) -> Result<(), ApiError> {
-        let deleted = self.api(resource, namespace).delete(name, &DeleteParams::background()).await;
-        deleted.map(|_| ()).map_err(|error| ApiError::of(what(resource, namespace, name), error))
+        let api = self.api(resource, namespace);
+        let params = DeleteParams::background();
+        answer(what(resource, namespace, name), api.delete(name, &params)).await.map(drop)
     }
 
     /// Versions that the server has of a group, the preferred one first; empty where it does not know the group.
     pub async fn versions(&self, group: &str) -> Result<Vec<String>, ApiError> {
-        let groups = self.client.list_api_groups().await;
-        let groups = groups.map_err(|error| ApiError::of("list of API groups".to_owned(), error))?;
+        let groups = answer("list of API groups".to_owned(), self.client.list_api_groups()).await?;
         let found = groups.groups.into_iter().find(|found| found.name == group);
         Ok(found.map_or_else(Vec::new, |found| {
             found.versions.into_iter().map(|version| version.version).collect()
@@ -173,10 +188,8 @@ impl Cluster {
 
     /// `v1.20.2`
     pub async fn version(&self) -> Result<String, ApiError> {
-        let version = self.client.apiserver_version().await;
-        version
-            .map(|version| version.git_version)
-            .map_err(|error| ApiError::of("version of the API server".to_owned(), error))
+        let version = answer("version of the API server".to_owned(), self.client.apiserver_version()).await?;
+        Ok(version.git_version)
     }
 
     /// What the server has of EndpointSlices.

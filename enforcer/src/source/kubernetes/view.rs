@@ -29,8 +29,6 @@ pub(super) enum Event {
     Document(DocumentKey, Box<Value>),
     NoDocument(DocumentKey),
     Complete,
-    /// The server cannot be asked; `None`: it can again.
-    Trouble(Option<String>),
 }
 
 /// Names a document of any kind.
@@ -132,7 +130,6 @@ struct Scope {
     /// Keys of the list that is not complete yet.
     fresh: Option<BTreeSet<Key>>,
     complete: bool,
-    trouble: Option<String>,
 }
 
 impl Scope {
@@ -202,10 +199,6 @@ impl View {
                 for key in gone {
                     self.remove(&key);
                 }
-            }
-            Event::Trouble(trouble) => {
-                self.changed |= scope.trouble != trouble;
-                scope.trouble = trouble;
             }
         }
     }
@@ -303,20 +296,12 @@ impl View {
     }
 
     fn snapshot(&self, revision: u64) -> Snapshot {
-        let troubles: BTreeSet<&String> =
-            self.scopes.iter().filter_map(|scope| scope.trouble.as_ref()).collect();
-        let troubles = troubles.into_iter().map(|trouble| Problem {
-            origin: String::new(),
-            object: "API server".to_owned(),
-            field: String::new(),
-            message: trouble.clone(),
-        });
         let why = |key: &ObjectKey| self.refused.get(key).map(ToString::to_string).unwrap_or_default();
         Snapshot {
             revision,
             objects: self.objects.clone(),
             origins: BTreeMap::new(),
-            problems: troubles.chain(self.refused.values().cloned()).collect(),
+            problems: self.refused.values().cloned().collect(),
             kept: self.kept.iter().map(|key| (key.clone(), why(key))).collect(),
             incomplete: self.refused.keys().any(|key| !self.objects.contains_key(key)),
         }

@@ -90,19 +90,6 @@ fn a_pod_does_not_say_where_it_is() {
     assert_eq!(object.metadata.annotations, crate::model::Labels::new());
 }
 
-#[test]
-fn a_server_that_is_away_is_said_and_takes_nothing_away() {
-    let mut view = listed(&["a"]);
-    assert_eq!(view.tell().unwrap().snapshot.problems, []);
-    view.take(0, Event::Trouble(Some("pods cannot be followed".to_owned())));
-    let told = view.tell().unwrap();
-    assert_eq!(names(&told), ["a"]);
-    let problems: Vec<_> = told.snapshot.problems.iter().map(ToString::to_string).collect();
-    assert_eq!(problems, ["API server: pods cannot be followed"]);
-    view.take(0, Event::Trouble(None));
-    assert_eq!(view.tell().unwrap().snapshot.problems, []);
-}
-
 fn postgres(uid: &str, address: &str) -> Value {
     json!({
         "metadata": { "name": "pg", "namespace": "shop", "uid": uid, "resourceVersion": "7", "generation": 2 },
