@@ -5,12 +5,14 @@
 
 mod cgroups;
 mod daemons;
+pub mod enforcer;
 mod files;
 pub mod node;
 pub mod pods;
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -22,10 +24,10 @@ pub use cgroups::hierarchies;
 pub use files::{DNS, PAUSE, PODS, SERVICES};
 
 use crate::{
-    control_plane::Authority,
+    control_plane::{Authority, Credentials},
     lab::{
-        Id, Lab, clean,
-        command::{finish, finish_with},
+        self, Id, Lab, clean,
+        command::{finish, finish_with, inside},
     },
 };
 
@@ -81,6 +83,21 @@ impl Cluster {
         Ok(cluster.ready().is_ok().then_some(cluster))
     }
 
+    /// The cluster that the environment names; none, and said so, where tests were started without.
+    ///
+    /// # Panics
+    /// When tests may not be skipped.
+    pub fn of_tests() -> Result<Option<Self>> {
+        let Ok(name) = std::env::var("ENFORCER_CLUSTER") else {
+            let required = std::env::var_os("ENFORCER_REQUIRE_ALL").is_some();
+            assert!(!required, "ENFORCER_CLUSTER names no cluster: run `cargo xtask test cluster`");
+            // Past the capture of the test harness.
+            let _ = writeln!(std::io::stderr(), "SKIP: ENFORCER_CLUSTER names no cluster");
+            return Ok(None);
+        };
+        Self::find(&name)?.map(Some).with_context(|| format!("no cluster {name} is up"))
+    }
+
     fn is_kept(id: &Id) -> bool {
         clean::is_kept(id) && node::first_process(id).is_some()
     }
@@ -112,6 +129,18 @@ impl Cluster {
     /// The same with standard input, as for `apply --filename -`.
     pub fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
         finish_with(Command::new(self.kubectl_path()).args(args), input)
+    }
+
+    /// Runs a command of enforcer as a user who may do everything, and returns what it prints.
+    pub fn enforcer(&self, args: &[&str]) -> Result<String> {
+        let program = lab::enforcer()?;
+        let mut command = inside(&self.id().netns("node"), &self.id().tools(), &program.to_string_lossy());
+        finish(command.args(args).env("KUBECONFIG", self.kubeconfig()))
+    }
+
+    /// Writes a kubeconfig for somebody outside of the node.
+    pub fn kubeconfig_of(&self, name: &str, credentials: &Credentials) -> Result<PathBuf> {
+        self.authority.kubeconfig(name, &self.servers().url(), credentials)
     }
 
     /// Runs a program on the node, and returns what it prints.

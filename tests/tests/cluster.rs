@@ -1,6 +1,6 @@
 //! A real cluster: `cargo xtask test cluster` starts one, with the image of enforcer in it, and names it to these tests.
 
-use std::{io::Write as _, path::Path};
+use std::path::Path;
 
 use enforcer_tests::{
     cluster::{
@@ -14,16 +14,8 @@ use serde_json::{Value, json};
 /// As `cargo xtask image` calls it.
 const IMAGE: &str = "enforcer.dev/enforcer:dev";
 
-/// The cluster that the environment names; none where these tests were started without.
 fn cluster() -> Option<Cluster> {
-    let Ok(name) = std::env::var("ENFORCER_CLUSTER") else {
-        let required = std::env::var_os("ENFORCER_REQUIRE_ALL").is_some();
-        assert!(!required, "ENFORCER_CLUSTER names no cluster: run `cargo xtask test cluster`");
-        // Past the capture of the test harness.
-        let _ = writeln!(std::io::stderr(), "SKIP: ENFORCER_CLUSTER names no cluster");
-        return None;
-    };
-    Some(Cluster::find(&name).expect("its folder can be read").expect("the cluster is up"))
+    Cluster::of_tests().expect("the cluster is up")
 }
 
 const SLEEP: &[&str] = &["sleep", "1000000"];

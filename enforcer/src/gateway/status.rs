@@ -10,6 +10,7 @@ use crate::{
         gateway::GwTables,
         kernel::{Counters, MapPressure},
     },
+    keygen,
     model::{ObjectKey, Protocol},
     resolve::{Gateway, Resolved},
     state::{Condition, ObjectStatus},
@@ -100,6 +101,7 @@ fn peers(facts: &Facts<'_>) -> Vec<Value> {
             json!({
                 "node": node.name,
                 "address": node.v4.to_string(),
+                "publicKey": keygen::encode_key(&node.public_key),
                 "announcing": facts.sessions.is_ready(&node.name),
                 "bindings": announced.map_or(0, |announced| announced.bindings.len()),
                 "leaving": announced.map_or(0, |announced| announced.leaving.len()),

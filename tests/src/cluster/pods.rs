@@ -1,10 +1,22 @@
 //! Pods of the cluster, as tests start them.
 
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{Cluster, PAUSE};
-use crate::lab::wait;
+use crate::lab::{
+    Outcome,
+    manifests::Service,
+    query::{Answer, client, judge},
+    servers::postgres_dir,
+    session::{Session, talk},
+    wait,
+};
 
 /// Made by `cargo xtask`: links to where Debian's programs are, and nothing else.
 const MACHINE: &str = "enforcer.dev/machine:test";
@@ -59,6 +71,39 @@ impl<'a> Pod<'a> {
         let args: Vec<&str> =
             ["exec", self.name.as_str(), "--"].into_iter().chain(command.iter().copied()).collect();
         self.kubectl(&args)
+    }
+
+    /// A command in its first container, and how it ended.
+    pub fn run(&self, command: &[&str]) -> Result<Outcome> {
+        let start = Instant::now();
+        let mut kubectl = Command::new(self.cluster.kubectl_path());
+        kubectl.args(["--namespace", &self.namespace, "exec", &self.name, "--"]).args(command);
+        let output = kubectl.stdin(Stdio::null()).output().context("cannot start kubectl")?;
+        Ok(Outcome {
+            success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        })
+    }
+
+    /// What PostgreSQL at this host answers it.
+    pub fn query(&self, host: &str) -> Result<Answer> {
+        let psql = postgres_dir()?.join("psql").display().to_string();
+        let (words, expected) = client(Service::Postgres, host);
+        // The first word is a script that needs settings of the machine's.
+        let words: Vec<&str> =
+            [psql.as_str()].into_iter().chain(words.iter().skip(1).map(String::as_str)).collect();
+        let limited = [&["timeout", "10", "env", "PGCONNECT_TIMEOUT=6"], &words[..]].concat();
+        Ok(judge(&self.run(&limited)?, expected))
+    }
+
+    /// A `psql` in it that has had its first answer and waits for a second that would take ten minutes.
+    pub fn open_session(&self, host: &str) -> Result<Session> {
+        let mut kubectl = Command::new(self.cluster.kubectl_path());
+        kubectl.args(["--namespace", &self.namespace, "exec", &self.name, "--"]);
+        kubectl.arg(postgres_dir()?.join("psql")).args(talk(host));
+        self.cluster.lab.watch_session(&mut kubectl, &format!("session-{}", self.name))
     }
 
     pub fn logs(&self) -> Result<String> {

@@ -78,7 +78,7 @@ impl Place {
 }
 
 /// Command line of a client, and what it prints when it works.
-fn client(service: Service, address: &str) -> (Vec<String>, &'static str) {
+pub fn client(service: Service, address: &str) -> (Vec<String>, &'static str) {
     let (line, expected) = match service {
         Service::Postgres => (format!("psql -XAtq -h {address} -U {USER} -d {USER} -c select(1)"), "1"),
         Service::MySql => {
@@ -89,7 +89,7 @@ fn client(service: Service, address: &str) -> (Vec<String>, &'static str) {
     (line.split(' ').map(str::to_owned).collect(), expected)
 }
 
-fn judge(outcome: &Outcome, expected: &str) -> Answer {
+pub fn judge(outcome: &Outcome, expected: &str) -> Answer {
     let said = outcome.said();
     if outcome.success && outcome.stdout.trim() == expected {
         Answer::Works

@@ -33,6 +33,13 @@ impl Lab {
         Ok(())
     }
 
+    /// PostgreSQL alone.
+    pub fn start_postgres(&mut self) -> Result<()> {
+        let server = postgres(self)?;
+        self.processes.insert("postgres".into(), server);
+        Ok(())
+    }
+
     fn data(&self, server: &str, owner: &str) -> Result<PathBuf> {
         let dir = self.id.dir.join("data").join(server);
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -49,7 +56,7 @@ impl Lab {
 }
 
 /// Debian keeps the programs of each PostgreSQL version in a folder of its own.
-fn postgres_dir() -> Result<PathBuf> {
+pub fn postgres_dir() -> Result<PathBuf> {
     let versions =
         fs::read_dir("/usr/lib/postgresql").context("PostgreSQL is not there; run `cargo xtask setup`")?;
     let newest = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).max();

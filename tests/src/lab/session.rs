@@ -1,6 +1,6 @@
 //! A session with PostgreSQL that is open and busy, so that one can see how it ends.
 
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 use anyhow::Result;
 
@@ -20,24 +20,23 @@ impl Lab {
     pub fn open_session_over(&self, pod: &str, log: &str, family: Family) -> Result<Session> {
         let place = self.place(pod);
         let address = place.resolve(&Service::Postgres.fqdn(), family)?.unwrap_or_default();
-        let args = [
-            "-XAtq",
-            "-h",
-            &address,
-            "-U",
-            USER,
-            "-d",
-            USER,
-            "-c",
-            "select 'open'",
-            "-c",
-            "select pg_sleep(600)",
-        ];
-        let process = place.start("psql", &args, &self.id.log(log))?;
+        let mut psql = place.command("psql");
+        psql.args(talk(&address));
+        self.watch_session(&mut psql, log)
+    }
+
+    /// The same of a command that runs such a `psql`.
+    pub fn watch_session(&self, psql: &mut Command, log: &str) -> Result<Session> {
+        let process = Running::start(psql, &self.id.log(log))?;
         let session = Session { process, log: log.to_owned() };
         wait::for_true("the session is open", || self.log(log).contains("open"))?;
         Ok(session)
     }
+}
+
+/// Arguments of `psql` for one answer at once, and a second in ten minutes.
+pub fn talk(host: &str) -> [&str; 11] {
+    ["-XAtq", "-h", host, "-U", USER, "-d", USER, "-c", "select 'open'", "-c", "select pg_sleep(600)"]
 }
 
 impl Session {
