@@ -9,6 +9,7 @@ mod completions;
 mod create;
 mod delete;
 mod describe;
+mod events;
 mod failure;
 mod get;
 mod input;

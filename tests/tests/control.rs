@@ -4,6 +4,8 @@
 mod applications;
 #[path = "control/controller.rs"]
 mod controller;
+#[path = "control/events.rs"]
+mod events;
 #[path = "control/interrupted.rs"]
 mod interrupted;
 #[path = "control/invalid.rs"]

@@ -144,6 +144,7 @@ pub fn report(agent: &mut Agent) -> Report {
         |key: &ObjectKey| agent.snapshot.objects.get(key).and_then(|object| object.metadata.generation);
     let mut connections = Vec::new();
     let exact = agent.applied.is_exact();
+    let mut not_guardable = view::not_guardable(&agent.applied.compiled);
     for (number, count) in view::active_pods(&agent.applied.compiled) {
         let Some(key) = agent.applied.compiled.connections.get(&number) else { continue };
         if count.matched == 0 || !exact {
@@ -154,6 +155,7 @@ pub fn report(agent: &mut Agent) -> Report {
             generation: generation(key).unwrap_or_default(),
             pods: u32::try_from(count.matched).unwrap_or(u32::MAX),
             live: u32::try_from(count.active).unwrap_or(u32::MAX),
+            not_guardable: not_guardable.remove(&number).unwrap_or_default(),
         });
     }
     connections.sort_by(|left, right| left.name.cmp(&right.name));

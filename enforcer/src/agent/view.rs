@@ -23,6 +23,9 @@ const PROGRAMMED: &str = "Programmed";
 const READY: &str = "Ready";
 const REACHABLE: &str = "Reachable";
 
+/// Pods of a node that are named for one reason.
+const NAMED: usize = 5;
+
 /// Since when what is said of something holds: conditions keep their time of change while they say the same.
 #[derive(Default)]
 pub struct Conditions {
@@ -334,6 +337,22 @@ pub(super) fn active_pods(compiled: &Compiled) -> BTreeMap<u32, Count> {
         counts.entry(number).or_default().active -= late;
     }
     counts
+}
+
+/// Pods of each connection, by its number, that are denied because they have another way out; some of them.
+pub(super) fn not_guardable(compiled: &Compiled) -> BTreeMap<u32, Vec<String>> {
+    let mut all: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for grants in compiled.pods.values() {
+        let Some(pod) = &grants.pod else { continue };
+        let Location::Netns { not_guardable: Some(why), .. } = &pod.location else { continue };
+        for number in &*grants.connections {
+            let pods = all.entry(*number).or_default();
+            if pods.len() < NAMED {
+                pods.push(format!("{}: {why}", pod.title()));
+            }
+        }
+    }
+    all
 }
 
 fn is_answered(agent: &Agent, destination: &Destination) -> bool {

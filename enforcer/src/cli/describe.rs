@@ -3,10 +3,11 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use clap::Args;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Failure, input, out,
+    Failure, events, input, out,
     place::{PlaceArgs, Scope, find},
     show::{ready, text},
     table,
@@ -38,7 +39,11 @@ pub fn run(args: &DescribeArgs) -> anyhow::Result<ExitCode> {
             }),
         };
         for object in &objects {
-            pages.push(describe(object)?);
+            let events = place.events(object).unwrap_or_else(|error| {
+                out::note(&format!("note: events are not shown: {error:#}"));
+                Vec::new()
+            });
+            pages.push(describe(object)? + &events::section(&events, Timestamp::now()));
         }
     }
     for note in place.notes(&targets.iter().map(|target| target.kind).collect::<Vec<_>>()) {

@@ -41,6 +41,11 @@ pub trait Place {
     /// The condition that says of an object that it works.
     fn last_condition(&self, kind: Kind) -> &'static str;
 
+    /// What was told of an object: Events as Kubernetes has them.
+    fn events(&self, _object: &Value) -> anyhow::Result<Vec<Value>> {
+        Ok(Vec::new())
+    }
+
     /// Why a deleted object is not gone for good yet.
     fn remains(&self, key: &ObjectKey) -> anyhow::Result<Option<String>> {
         Ok(self.get(key)?.map(|_| "it is still there".to_owned()))

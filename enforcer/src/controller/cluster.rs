@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! watches ─▶ Told ─▶ turn (pure) ─▶ statuses, documents (pure) ─▶ plan (pure) ─▶ requests
+//!                                       └─▶ refusals (pure) ─▶ Events
 //! ```
 //!
-//! One controller leads; the others, and one that could not renew its Lease in time, wait for the Lease and know nothing. What is written is compared with what the
-//! server has, so that whatever somebody else changed is put right.
+//! One controller leads; the others, and one that could not renew its Lease in time, wait for the Lease and know
+//! nothing. What is written is compared with what the server has, so that whatever somebody else changed is put right.
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{collections::BTreeSet, fs, sync::Arc, time::Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -26,12 +27,16 @@ use crate::{
 };
 
 mod documents;
+mod events;
 mod lease;
 mod plan;
+mod refusals;
 mod statuses;
 mod writer;
 
+use events::Events;
 use lease::{Lease, Waiting};
+use refusals::Refusals;
 use writer::Writer;
 
 /// Owner of the fields that the controller writes.
@@ -56,7 +61,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             () = &mut stop => return Ok(()),
         };
         let result = tokio::select! {
-            result = lead(&args, &cluster, &views, lease.held()) => result,
+            result = lead(&args, &cluster, &views, lease.held(), identity.clone()) => result,
             () = lease.lost() => {
                 tracing::warn!("the lease was lost: another controller may lead now");
                 continue;
@@ -86,6 +91,7 @@ async fn lead(
     cluster: &Cluster,
     views: &watch::Sender<View>,
     held: lease::Held,
+    identity: String,
 ) -> anyhow::Result<()> {
     let slices = cluster.endpoint_slices().await?;
     let Watched { mut told, mut heard } =
@@ -95,7 +101,9 @@ async fn lead(
     let mut leader = Leader {
         turns: Turns::from(Arc::new(adopt(args, &first)?)),
         writer: Writer::new(cluster.clone(), slices, held),
-        taken: BTreeSet::new(),
+        refusals: Refusals::default(),
+        events: Events::write(cluster.clone(), identity),
+        taken: None,
         slices,
         heard: heard.clone(),
     };
@@ -109,7 +117,7 @@ async fn lead(
             _ = heard.changed() => {}
             () = leader.writer.wait() => {}
         }
-        leader.taken.extend(leader.writer.finished());
+        leader.taken.get_or_insert_default().extend(leader.writer.finished());
         now_told = told.borrow_and_update().clone();
     }
 }
@@ -134,8 +142,10 @@ fn adopt(args: &Args, told: &Told) -> anyhow::Result<State> {
 struct Leader {
     turns: Turns,
     writer: Writer,
-    /// Names that somebody else has.
-    taken: BTreeSet<DocumentKey>,
+    refusals: Refusals,
+    events: Events,
+    /// Names that somebody else has; none before the first turn.
+    taken: Option<BTreeSet<DocumentKey>>,
     slices: Resource,
     heard: watch::Receiver<Hearing>,
 }
@@ -145,17 +155,19 @@ impl Leader {
     fn turn(&mut self, told: &Told) -> View {
         let (resolved, problems) = self.turns.turn(&told.snapshot);
         let wanted = documents::wanted(told, &resolved, self.slices);
-        self.taken.retain(|key| wanted.contains_key(key) && !told.documents.contains_key(key));
+        let taken = self.taken.get_or_insert_with(|| statuses::taken(told, &wanted));
+        taken.retain(|key| wanted.contains_key(key) && !told.documents.contains_key(key));
         let now = now();
         let world = statuses::World {
             told,
             resolved: &resolved,
             wanted: &wanted,
-            taken: &self.taken,
+            taken,
             reports: statuses::reports(told),
             now: &now,
         };
         let statuses = statuses::all(&self.turns.state.status, &world);
+        self.refusals.take(told, &statuses, Instant::now(), |notice| self.events.tell(notice));
         let mut writes = plan::statuses(told, statuses);
         writes.extend(plan::documents(told, &wanted));
         writes.extend(plan::untaint(told));

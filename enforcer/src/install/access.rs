@@ -1,7 +1,7 @@
 //! Who may do what: a service account per role, and no more than the role needs.
 //!
 //! Gateways trust `status`, which only the controller writes. An agent writes its TunnelNode (what it says of itself)
-//! and events. Nobody reads or writes a Secret.
+//! and nothing else. Nobody reads or writes a Secret.
 
 use serde_json::{Value, json};
 
@@ -36,16 +36,10 @@ fn read_cluster() -> Vec<Value> {
     [pods].into_iter().chain(read_services()).collect()
 }
 
-/// Events are of both groups, as clients are old or new.
-fn write_events() -> [Value; 2] {
-    ["", "events.k8s.io"].map(|group| rule(group, &["events"], &["create", "patch"]))
-}
-
 fn agent() -> Vec<Value> {
     let mut rules = vec![read_ours()];
     rules.extend(read_cluster());
     rules.push(rule(GROUP, &["tunnelnodes"], &["create", "patch"]));
-    rules.extend(write_events());
     rules
 }
 
@@ -64,7 +58,8 @@ fn controller() -> Vec<Value> {
     rules.push(rule("discovery.k8s.io", &["endpointslices"], &["create", "patch", "delete"]));
     // Of Applications. Their names are anybody's, so that RBAC cannot say which; where there are policies, they do.
     rules.push(rule("", &["configmaps"], &["get", "list", "watch", "create", "patch", "delete"]));
-    rules.extend(write_events());
+    // Refusals; one that is said again counts up.
+    rules.push(rule("", &["events"], &["get", "create", "patch"]));
     rules
 }
 

@@ -83,7 +83,7 @@ fn a_name_that_exists_and_is_not_ours_is_left_alone_and_said() {
         .kubectl(&["create", "service", "clusterip", "postgres-pg", "--tcp=1:1", "--namespace", "shop"])
         .expect("made");
     let _controller = world.controller("controller").expect("it starts");
-    let taken = "False NameTaken: Service shop/postgres-pg is not ours, expected the name to be free";
+    let taken = "False NameTaken: Service shop/postgres-pg: not ours, expected the name to be free";
     world.wait_for("postgres", "pg", "Programmed", taken).expect("it is said");
     let service = world.get("service", "postgres-pg").expect("it is there");
     assert_eq!(service["metadata"]["ownerReferences"], Value::Null);

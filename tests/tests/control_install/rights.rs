@@ -104,11 +104,9 @@ fn meant(role: &str) -> BTreeSet<String> {
     }
     meant.extend([Kind::Namespace, Kind::Node, Kind::Pod].map(|kind| name("list", kind)));
     meant.extend(ours.iter().map(|kind| name("list", *kind)));
-    let events = ["create", "patch"].map(|what| format!("{what} events of shop"));
     match role {
         "agent" => {
             meant.extend(["create", "patch"].map(|what| name(what, Kind::TunnelNode)));
-            meant.extend(events);
         }
         "controller" => {
             meant.extend(ours.iter().map(|kind| name("patch status of", *kind)));
@@ -120,7 +118,7 @@ fn meant(role: &str) -> BTreeSet<String> {
             }
             meant.insert("list configmaps of shop".to_owned());
             meant.extend(["create", "patch"].map(|what| format!("{what} leases of enforcer-system")));
-            meant.extend(events);
+            meant.extend(["create", "patch"].map(|what| format!("{what} events of shop")));
         }
         _ => {}
     }

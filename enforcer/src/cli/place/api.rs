@@ -108,6 +108,11 @@ impl Place for Api {
         if kind == Kind::ServiceConnection { "Ready" } else { "Valid" }
     }
 
+    fn events(&self, object: &Value) -> anyhow::Result<Vec<Value>> {
+        let of = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        Ok(self.ask(self.cluster.events(of("namespace"), of("uid")))??)
+    }
+
     fn remains(&self, key: &ObjectKey) -> anyhow::Result<Option<String>> {
         let Some(object) = self.get(key)? else { return Ok(None) };
         let finalizers = object["metadata"]["finalizers"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -28,6 +28,11 @@ pub struct World<'a> {
     pub now: &'a str,
 }
 
+/// Why something is not made.
+const NAME_TAKEN: &str = "NameTaken";
+/// Pods that are named in a message.
+const NAMED: usize = 3;
+
 /// What one node says of a connection.
 #[derive(Clone, Copy)]
 pub struct Reported<'a> {
@@ -35,6 +40,7 @@ pub struct Reported<'a> {
     generation: i64,
     pods: u32,
     live: u32,
+    not_guardable: &'a [String],
 }
 
 /// Reports of all nodes by connection.
@@ -48,6 +54,7 @@ pub fn reports(told: &Told) -> BTreeMap<&str, Vec<Reported<'_>>> {
                 generation: one.generation,
                 pods: one.pods,
                 live: one.live,
+                not_guardable: &one.not_guardable,
             });
         }
     }
@@ -61,6 +68,7 @@ fn complete(key: &ObjectKey, base: &ObjectStatus, facts: &Facts, world: &World) 
     let more = match key.kind {
         Kind::ServiceConnection if is_valid => connection(key, &mut status, facts, world),
         kind if kind.is_instance() && is_valid => vec![instance(key, world)],
+        Kind::Application if is_valid => application(key, world).into_iter().collect(),
         Kind::TunnelNode => node(&mut status, facts),
         _ => Vec::new(),
     };
@@ -102,8 +110,9 @@ fn connection(key: &ObjectKey, status: &mut ObjectStatus, facts: &Facts, world: 
     let name = format!("{}/{}", key.namespace, key.name);
     let reports = world.reports.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
     let current = reports.iter().filter(|report| report.generation == facts.generation);
-    let (mut pods, mut live, mut nodes) = (0, 0, Vec::new());
+    let (mut pods, mut live, mut nodes, mut not_guardable) = (0, 0, Vec::new(), Vec::new());
     for report in current {
+        not_guardable.extend(report.not_guardable.iter().map(String::as_str));
         pods += u64::from(report.pods);
         live += u64::from(report.live);
         nodes.push(report.node);
@@ -117,10 +126,57 @@ fn connection(key: &ObjectKey, status: &mut ObjectStatus, facts: &Facts, world: 
     } else {
         said("Programmed", false, "WaitingForNodes", &waiting)
     };
-    if pods >= matched && live < matched {
-        return vec![programmed, said("Acknowledged", false, "WaitingForGateway", &pending)];
+    let mut all = vec![programmed];
+    if !not_guardable.is_empty() {
+        all.push(said("Guardable", false, "NotGuardable", &denied(&not_guardable)));
     }
-    vec![programmed]
+    if pods >= matched && live < matched {
+        all.push(said("Acknowledged", false, "WaitingForGateway", &pending));
+    }
+    all
+}
+
+/// Of pods that cannot be guarded: some, and how many more there are.
+fn denied(pods: &[&str]) -> String {
+    let some = pods.iter().take(NAMED).copied().collect::<Vec<_>>().join("; ");
+    let more = pods.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    format!("denied, because they have another way out: {some}{more}")
+}
+
+/// Names that a predecessor has found to be somebody else's, as the statuses have them: until a try has shown whether
+/// they are free by now, they count as that.
+pub fn taken(told: &Told, wanted: &Documents) -> BTreeSet<DocumentKey> {
+    let messages: Vec<(&str, &str)> = told
+        .facts
+        .iter()
+        .flat_map(|(key, facts)| facts.status.conditions.iter().map(|condition| (&*key.namespace, condition)))
+        .filter(|(_, condition)| condition.reason == NAME_TAKEN)
+        .map(|(namespace, condition)| (namespace, condition.message.as_str()))
+        .collect();
+    let is_named = |key: &&DocumentKey| {
+        messages
+            .iter()
+            .any(|(namespace, message)| key.namespace == *namespace && message.contains(&title(key)))
+    };
+    wanted.keys().filter(is_named).filter(|key| !told.documents.contains_key(key)).cloned().collect()
+}
+
+/// With a character behind the name that is a part of none.
+fn title(key: &DocumentKey) -> String {
+    format!("{} {}/{}:", key.kind, key.namespace, key.name)
+}
+
+/// Names of an Application's ConfigMap and connections that somebody else has.
+fn application(key: &ObjectKey, world: &World) -> Option<Condition> {
+    let is_own = |taken: &&DocumentKey| {
+        let owner = &world.wanted.get(*taken)?["metadata"]["ownerReferences"][0];
+        (taken.namespace == key.namespace && owner["kind"] == key.kind.name() && owner["name"] == *key.name)
+            .then_some(())
+    };
+    let taken: Vec<String> = world.taken.iter().filter(|taken| is_own(taken).is_some()).map(title).collect();
+    let message = format!("{} not ours, expected the name to be free", taken.join(" "));
+    (!taken.is_empty()).then(|| said("Programmed", false, NAME_TAKEN, &message))
 }
 
 /// An instance is programmed when its name is there.
@@ -134,11 +190,8 @@ fn instance(key: &ObjectKey, world: &World) -> Condition {
         name: documents::host(destination).to_owned(),
     };
     if world.taken.contains(&service) {
-        let message = format!(
-            "Service {}/{} is not ours, expected the name to be free",
-            service.namespace, service.name
-        );
-        return said("Programmed", false, "NameTaken", &message);
+        let message = format!("{} not ours, expected the name to be free", title(&service));
+        return said("Programmed", false, NAME_TAKEN, &message);
     }
     let is_there = |key: &DocumentKey| {
         let there = world.told.documents.get(key);

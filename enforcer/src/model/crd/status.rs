@@ -119,6 +119,7 @@ pub(super) fn report() -> Value {
             "generation": number("The generation of the object that is in force."),
             "pods": number("How many pods of the node it selects."),
             "live": number("How many of them may connect now."),
+            "notGuardable": texts("Pods that are denied because they have another way out, and which."),
         },
     });
     json!({

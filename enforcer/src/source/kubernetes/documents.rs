@@ -103,8 +103,25 @@ impl Cluster {
     ) -> Result<Vec<Value>, ApiError> {
         let params =
             if labels.is_empty() { ListParams::default() } else { ListParams::default().labels(labels) };
+        self.listed(resource, namespace, &params).await
+    }
+
+    /// Events of the object of this uid.
+    pub async fn events(&self, namespace: &str, uid: &str) -> Result<Vec<Value>, ApiError> {
+        // What is in no namespace has them in this one.
+        let namespace = if namespace.is_empty() { "default" } else { namespace };
+        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+        self.listed(&Resource::EVENT, namespace, &params).await
+    }
+
+    async fn listed(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        params: &ListParams,
+    ) -> Result<Vec<Value>, ApiError> {
         let api = self.api(resource, namespace);
-        let listed = answer(format!("list of {}", resource.plural), api.list(&params)).await?;
+        let listed = answer(format!("list of {}", resource.plural), api.list(params)).await?;
         Ok(listed.items.iter().map(|object| document(resource, object)).collect())
     }
 

@@ -58,6 +58,9 @@ pub struct ReportedConnection {
     pub pods: u32,
     /// How many of them may connect now.
     pub live: u32,
+    /// `namespace/name: why` of those that are denied because not all that they can send can be guarded; some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_guardable: Vec<String>,
 }
 
 impl Facts {
