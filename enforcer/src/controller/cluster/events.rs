@@ -55,8 +55,9 @@ async fn persist(cluster: &Cluster, instance: &str, notice: &Notice) {
         let written = tokio::time::timeout(TIMEOUT, write(cluster, instance, notice)).await;
         let error = match written {
             Ok(Ok(())) => return,
-            Ok(Err(ApiError::Server { what, source })) => ApiError::Server { what, source },
-            Ok(Err(ApiError::Conflict { what, message })) => ApiError::Conflict { what, message },
+            Ok(Err(
+                error @ (ApiError::Server { .. } | ApiError::Silent { .. } | ApiError::Conflict { .. }),
+            )) => error,
             Err(_) => ApiError::Silent { what: "Event".to_owned() },
             // A namespace that is going, an object without a place: it will not be taken later either.
             Ok(Err(error)) => {
