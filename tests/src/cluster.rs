@@ -9,6 +9,7 @@ pub mod enforcer;
 mod files;
 pub mod node;
 pub mod pods;
+pub mod reboot;
 
 use std::{
     fs,

@@ -190,7 +190,10 @@ impl Drop for Lab {
 impl Lab {
     /// The end of every log, for whoever reads why a test failed.
     pub fn print_logs(&self) {
-        for name in self.processes.keys() {
+        let logs = fs::read_dir(self.id.dir.join("log")).into_iter().flatten();
+        let mut names: Vec<_> = logs.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        for name in &names {
             let log = self.log(name);
             let tail: Vec<&str> = log.lines().rev().take(15).collect();
             eprintln!("--- {name}");

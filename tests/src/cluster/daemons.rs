@@ -66,13 +66,21 @@ impl Cluster {
         self.beside("kube-apiserver", &api)?;
         self.beside("kube-controller-manager", &self.controllers())?;
         self.beside("kube-scheduler", &self.scheduler())?;
+        self.start_node("")
+    }
+
+    /// What runs on the node itself. It goes on when this process ends.
+    pub(super) fn start_node(&self, taints: &str) -> Result<()> {
+        let start = |name: &str, command: &mut Command| {
+            Running::start(command, &self.id().log(name)).map(Running::leave)
+        };
         let config = self.id().dir.join(files::CONTAINERD).display().to_string();
-        self.on("containerd", node::command(self.id(), "containerd")?.args(["--config", &config]))?;
-        self.wait("containerd answers", |cluster| {
-            cluster.ctr(&["version"]).and_then(|mut command| finish(&mut command))
+        start("containerd", node::command(self.id(), "containerd")?.args(["--config", &config]))?;
+        wait::until_within(WATCHDOG, "containerd answers", || {
+            self.ctr(&["version"]).and_then(|mut command| finish(&mut command)).ok()
         })?;
-        self.on("kubelet", &mut self.kubelet()?)?;
-        self.on("kube-proxy", &mut self.proxy()?)
+        start("kubelet", self.kubelet()?.arg(format!("--register-with-taints={taints}")))?;
+        start("kube-proxy", &mut self.proxy()?)
     }
 
     /// A program on the node that only its network is for: not in a place where hooks of the node apply.

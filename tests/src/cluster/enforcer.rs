@@ -230,6 +230,7 @@ fn settings() -> Vec<String> {
         format!("image.repository={REPOSITORY}"),
         "image.tag=dev".into(),
         "image.pullPolicy=Never".into(),
+        "bootGuard=true".into(),
         "dns.enabled=true".into(),
         format!("dns.clusterIP={DNS}"),
     ];

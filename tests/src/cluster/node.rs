@@ -3,7 +3,7 @@
 //! It has the network of the lab's node and, of its own: processes, mounts, host name and cgroups. Below `/run`, `/var/lib`
 //! and `/var/log` it sees folders of the lab, at `/sys/fs/bpf` a file system of its own; all other files are this
 //! machine's. So `hostPath` volumes and defaults of roles work there as on any node, and nothing of this machine is
-//! touched.
+//! touched. It looks as if systemd had booted it, but nothing reads its units: tests do what they say.
 
 use std::{
     fs,
@@ -21,15 +21,19 @@ use nix::{
 };
 
 use super::cgroups::{Hierarchy, hierarchies};
-use crate::lab::{CGROUPS, Id, Running, wait as until};
+use crate::lab::{CGROUPS, Id, Running, enforcer, wait as until};
 
 /// Below this folder of the lab lies what the node sees at the paths in [`OWN`].
 const ROOT: &str = "root";
 const OWN: &[&str] = &["/run", "/var/lib", "/var/log"];
+/// And this, on machines that have it.
+const UNITS: &str = "/etc/systemd";
 /// The programs of Kubernetes, as the node sees them in the lab's folder.
 pub const PROGRAMS: &str = "programs";
 /// Number of the node's first process as the machine sees it.
 const FIRST: &str = "node.pid";
+/// In the lab's folder once everything is mounted.
+pub(super) const READY: &str = "ready";
 
 /// Starts the node's first process, and waits until everything is mounted.
 pub fn start(id: &Id, programs: &Path) -> Result<()> {
@@ -37,10 +41,11 @@ pub fn start(id: &Id, programs: &Path) -> Result<()> {
     for hierarchy in hierarchies()? {
         cgroups.push(hierarchy.make(id)?);
     }
-    for dir in OWN.iter().map(|own| below(&id.dir, own)).chain([id.dir.join(PROGRAMS)]) {
+    for dir in OWN.iter().chain([&UNITS]).map(|own| below(&id.dir, own)).chain([id.dir.join(PROGRAMS)]) {
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let own = std::env::current_exe().context("cannot find the own binary")?;
+    // A test that starts the node is another program.
+    let own = enforcer()?.with_file_name("enforcer-lab");
     let mut command = entering(&cgroups);
     command
         .arg("setsid")
@@ -51,7 +56,7 @@ pub fn start(id: &Id, programs: &Path) -> Result<()> {
     let log = id.log("node");
     let mut unshare = Running::start(&mut command, &log)?;
     let children = format!("/proc/{0}/task/{0}/children", unshare.pid());
-    let ready = id.dir.join("ready");
+    let ready = id.dir.join(READY);
     let started = until::until("the node's first process is ready", || {
         unshare.ended().is_some().then_some(false).or_else(|| ready.exists().then_some(true))
     })?;
@@ -96,7 +101,8 @@ fn entering(cgroups: &[PathBuf]) -> Command {
     command
 }
 
-fn below(dir: &Path, path: &str) -> PathBuf {
+/// Where in the lab's folder lies what the node sees at this path.
+pub(super) fn below(dir: &Path, path: &str) -> PathBuf {
     dir.join(ROOT).join(path.trim_start_matches('/'))
 }
 
@@ -112,8 +118,14 @@ pub fn init(id: &str, programs: &Path) -> Result<()> {
     let kept = below(&id.dir, &id.dir.to_string_lossy());
     fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
     bind(&id.dir, &kept)?;
-    for own in OWN {
+    let units = Some(UNITS).filter(|units| Path::new(units).is_dir());
+    for own in OWN.iter().copied().chain(units) {
         bind(&below(&id.dir, own), Path::new(own))?;
+    }
+    if units.is_some() {
+        fs::create_dir_all("/run/systemd/system")
+            .and_then(|()| fs::create_dir_all(Path::new(UNITS).join("system")))
+            .context("cannot make the node look booted by systemd")?;
     }
     new("proc", "/proc", "")?;
     new("sysfs", "/sys", "")?;
@@ -122,7 +134,7 @@ pub fn init(id: &str, programs: &Path) -> Result<()> {
     change("/", MsFlags::MS_SHARED)?;
     let system = Path::new(unified).join("system/cgroup.procs");
     fs::write(&system, "0").with_context(|| format!("cannot write {}", system.display()))?;
-    fs::write(id.dir.join("ready"), "").context("cannot say that the node is ready")?;
+    fs::write(id.dir.join(READY), "").context("cannot say that the node is ready")?;
     loop {
         // Whose parents are gone become its children.
         if wait() == Err(Errno::ECHILD) {

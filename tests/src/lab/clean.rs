@@ -151,7 +151,7 @@ fn mounted(path: &Path) -> Result<bool> {
 }
 
 /// Cgroups are removed from the innermost outwards.
-fn remove_cgroups(cgroup: &Path) -> Result<()> {
+pub fn remove_cgroups(cgroup: &Path) -> Result<()> {
     if !cgroup.exists() {
         return Ok(());
     }
