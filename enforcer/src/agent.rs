@@ -340,7 +340,7 @@ impl Agent {
             self.look_around |=
                 before.gateways != self.resolved.gateways || before.ranges() != self.resolved.ranges();
         }
-        if let Some(node) = self.resolved.nodes.get(&self.args.node)
+        if let Some(node) = self.resolved.nodes.get(&self.args.tunnel_node())
             && self.node.as_ref() != Some(node)
         {
             self.node = Some(node.clone());

@@ -13,7 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::{
     resolve::{Resolved, resolve, resolve_after},
-    source::SourceArgs,
+    source::{Project, SourceArgs},
     state::{Condition, State},
     store::Snapshot,
 };
@@ -36,6 +36,11 @@ const DEFAULT_WORKLOAD_RANGE: &str = "198.19.0.0/16";
 pub struct Args {
     #[command(flatten)]
     pub source: SourceArgs,
+    #[command(flatten)]
+    pub project: Project,
+    /// Name of the cluster, as its agents have it: taints are removed from nodes of no other [default: from all]
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
     /// Namespace of the Lease that says which controller leads
     #[arg(long, value_name = "NAME", default_value = "enforcer-system")]
     pub lease_namespace: String,

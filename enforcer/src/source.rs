@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::{
@@ -33,12 +34,32 @@ pub struct SourceArgs {
     pub connect: Connect,
 }
 
+/// Where the objects of ours are, if not where the pods are: an API server that several clusters share.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Project {
+    /// kubeconfig of the API server that has connections, destinations and gateways [default: the one that has the pods]
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub connections_kubeconfig: Option<PathBuf>,
+}
+
+impl Project {
+    pub const fn is_elsewhere(&self) -> bool {
+        self.connections_kubeconfig.is_some()
+    }
+
+    pub async fn server(&self, pods: &Cluster) -> anyhow::Result<Cluster> {
+        let Some(path) = &self.connections_kubeconfig else { return Ok(pods.clone()) };
+        let connect = Connect { kubeconfig: Some(path.clone()), context: None };
+        Cluster::connect(&connect).await.context("--connections-kubeconfig")
+    }
+}
+
 /// What a role follows.
 pub struct Followed {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// `None` while there are no allocations: nothing is concluded then.
     pub states: watch::Receiver<Option<Arc<State>>>,
-    /// The API server, where it is the source.
+    /// The API server that has the objects of ours, where one is the source.
     pub server: Option<(Cluster, Watched)>,
 }
 
@@ -68,14 +89,21 @@ impl SourceArgs {
         Cluster::connect(&self.connect).await
     }
 
-    /// Begins to follow; `memory` is for a folder, `interest` for an API server. Call it from within a tokio runtime.
-    pub async fn follow(&self, memory: Memory, interest: &Interest) -> anyhow::Result<Followed> {
+    /// Begins to follow; `memory` is for a folder, `interest` for an API server, `project` for where the objects of ours
+    /// are at another one. Call it from within a tokio runtime.
+    pub async fn follow(
+        &self,
+        memory: Memory,
+        interest: &Interest,
+        project: &Project,
+    ) -> anyhow::Result<Followed> {
         if let (Some(manifests), Some(state)) = (&self.manifests, self.state_path()) {
             let snapshots = manifests::watch(manifests, memory)?;
             return Ok(Followed { snapshots, states: state::watch_state(state), server: None });
         }
-        let cluster = self.server().await?;
-        let watched = cluster.follow(interest);
+        let pods = self.server().await?;
+        let cluster = project.server(&pods).await?;
+        let watched = cluster.follow_with(&pods, interest);
         let (snapshots, states) = apart(watched.told.clone());
         Ok(Followed { snapshots, states, server: Some((cluster, watched)) })
     }

@@ -2,5 +2,7 @@
 
 #[path = "control_node/boot.rs"]
 mod boot;
+#[path = "control_node/clusters.rs"]
+mod clusters;
 #[path = "control_node/host.rs"]
 mod host;

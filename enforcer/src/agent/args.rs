@@ -12,7 +12,7 @@ use crate::{
     datapath::kernel::{Hooks, Options},
     keygen::{self, KeyError},
     mounts,
-    source::SourceArgs,
+    source::{Project, SourceArgs},
     tunnel::Mode,
 };
 
@@ -29,7 +29,9 @@ pub struct Args {
     pub(super) stay: bool,
     #[command(flatten)]
     pub(super) source: SourceArgs,
-    /// Name of this node's TunnelNode
+    #[command(flatten)]
+    pub(super) project: Project,
+    /// Name of this node's TunnelNode; with --connections-kubeconfig it is CLUSTER-NAME.NAME
     #[arg(
         long,
         value_name = "NAME",
@@ -120,6 +122,15 @@ impl Args {
         self.boot_guard.filter(|wanted| *wanted).map(|_| wrong)
     }
 
+    /// What the TunnelNode is called: where several clusters share an API server, the names of their nodes may be the
+    /// same.
+    pub fn tunnel_node(&self) -> String {
+        if self.project.is_elsewhere() {
+            return format!("{}.{}", self.cluster_name, self.node);
+        }
+        self.node.clone()
+    }
+
     /// What Kubernetes calls the node.
     pub fn kubernetes_node(&self) -> &str {
         self.kubernetes_node.as_deref().unwrap_or(&self.node)
@@ -135,7 +146,8 @@ impl Args {
 
     /// Where maps and links are pinned.
     pub fn bpffs_path(&self) -> PathBuf {
-        let default = || Path::new("/sys/fs/bpf").join(format!("enforcer-{}", self.node));
+        // In that file system no name may have a dot, and no node's has this.
+        let default = || Path::new("/sys/fs/bpf").join(format!("enforcer-{}", self.node.replace('.', "_")));
         self.bpffs.clone().unwrap_or_else(default)
     }
 

@@ -335,8 +335,8 @@ impl Agent {
     }
 
     pub(super) fn update_pods(&mut self) {
-        let own = ObjectKey::new(Kind::TunnelNode, "", &self.args.node);
-        let mut names = BTreeSet::from([self.args.node.clone()]);
+        let own = ObjectKey::new(Kind::TunnelNode, "", self.args.tunnel_node());
+        let mut names = BTreeSet::from([self.args.node.clone(), self.args.kubernetes_node().to_owned()]);
         if let Some(Spec::TunnelNode(spec)) = self.snapshot.objects.get(&own).map(|object| &object.spec)
             && !spec.node.is_empty()
         {

@@ -14,7 +14,7 @@ use crate::{
     model::{API_VERSION, Kind, ObjectKey},
     source::{
         self,
-        kubernetes::{Cluster, Hearing, Interest, Pods, Report, ReportedConnection, Resource, Told},
+        kubernetes::{Cluster, Hearing, Interest, Pods, Report, ReportedConnection, Resource, Told, Written},
         manifests::Memory,
     },
     state::State,
@@ -44,7 +44,7 @@ struct Identity {
 impl Identity {
     fn of(args: &Args, private_key: &[u8; 32]) -> Self {
         Self {
-            name: args.node.clone(),
+            name: args.tunnel_node(),
             cluster: args.cluster_name.clone(),
             node: args.kubernetes_node().to_owned(),
             public_key: keygen::encode_key(&keygen::public_key(private_key)),
@@ -91,10 +91,10 @@ pub async fn follow(args: &Args, run_dir: &Path, private_key: &[u8; 32]) -> anyh
     let interest = Interest {
         pods: Pods::OfNode(args.kubernetes_node().to_owned()),
         only_services: false,
-        written: false,
+        written: Written::Nothing,
     };
     let source::Followed { snapshots, states, server } =
-        args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
+        args.source.follow(Memory::Own(run_dir.join("accepted")), &interest, &args.project).await?;
     let identity = Identity::of(args, private_key);
     let server = server.map(|(cluster, watched)| Registered {
         report: keep(cluster, watched.told, identity),

@@ -133,7 +133,7 @@ pub(super) fn role_conditions(agent: &mut Agent) -> Vec<Condition> {
     let unguarded: Vec<&str> = agent.devices.problems().collect();
     let guarded = (agent.guarded && unguarded.is_empty(), unguarded.join("; "));
     let waiting = if agent.node.is_none() {
-        format!("the controller has given TunnelNode {} no addresses yet", agent.args.node)
+        format!("the controller has given TunnelNode {} no addresses yet", agent.args.tunnel_node())
     } else {
         agent.applied.failures.first().cloned().unwrap_or_default()
     };

@@ -21,7 +21,9 @@ use crate::{
     signals,
     source::{
         informed,
-        kubernetes::{Cluster, DocumentKey, Hearing, Interest, Pods, Resource, Told, Watched, allocations},
+        kubernetes::{
+            Cluster, DocumentKey, Hearing, Interest, Pods, Resource, Told, Watched, Written, allocations,
+        },
     },
     state::State,
 };
@@ -29,6 +31,7 @@ use crate::{
 mod documents;
 mod events;
 mod lease;
+mod member;
 mod plan;
 mod refusals;
 mod statuses;
@@ -61,7 +64,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             () = &mut stop => return Ok(()),
         };
         let result = tokio::select! {
-            result = lead(&args, &cluster, &views, lease.held(), identity.clone()) => result,
+            result = member::lead(&args, &cluster, &views, lease.held()), if args.project.is_elsewhere() => result,
+            result = lead(&args, &cluster, &views, lease.held(), identity.clone()), if !args.project.is_elsewhere() => result,
             () = lease.lost() => {
                 tracing::warn!("the lease was lost: another controller may lead now");
                 continue;
@@ -95,7 +99,7 @@ async fn lead(
 ) -> anyhow::Result<()> {
     let slices = cluster.endpoint_slices().await?;
     let Watched { mut told, mut heard } =
-        cluster.follow(&Interest { pods: Pods::All, only_services: false, written: true });
+        cluster.follow(&Interest { pods: Pods::All, only_services: false, written: Written::All });
     told.changed().await.context("the API server is not followed any more")?;
     let first = told.borrow_and_update().clone();
     let mut leader = Leader {
@@ -106,6 +110,7 @@ async fn lead(
         taken: None,
         slices,
         heard: heard.clone(),
+        cluster_name: args.cluster_name.clone(),
     };
     let mut now_told = first;
     loop {
@@ -148,6 +153,8 @@ struct Leader {
     taken: Option<BTreeSet<DocumentKey>>,
     slices: Resource,
     heard: watch::Receiver<Hearing>,
+    /// Of nodes in this cluster, if there are others.
+    cluster_name: Option<String>,
 }
 
 impl Leader {
@@ -170,7 +177,7 @@ impl Leader {
         self.refusals.take(told, &statuses, Instant::now(), |notice| self.events.tell(notice));
         let mut writes = plan::statuses(told, statuses);
         writes.extend(plan::documents(told, &wanted));
-        writes.extend(plan::untaint(told));
+        writes.extend(plan::untaint(told, self.cluster_name.as_deref()));
         self.writer.take(told, writes);
         let failures = self.writer.failures();
         let conditions = [

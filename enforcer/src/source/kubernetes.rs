@@ -34,7 +34,7 @@ pub use facts::{Facts, NodeFacts, Report, ReportedConnection};
 pub use hearing::Hearing;
 pub use resource::Resource;
 pub use view::DocumentKey;
-pub use watching::{Interest, Pods};
+pub use watching::{Interest, Pods, Written};
 
 /// Where the API server is.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -115,6 +115,11 @@ impl Cluster {
 
     /// Follows what a role is interested in, from tasks of its own. Call it from within a tokio runtime.
     pub fn follow(&self, interest: &Interest) -> Watched {
-        watching::follow(self, interest)
+        watching::follow(self, self, interest)
+    }
+
+    /// The same where objects of ours are at this server, and pods and all else at another one.
+    pub fn follow_with(&self, pods: &Self, interest: &Interest) -> Watched {
+        watching::follow(self, pods, interest)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use enforcer::{
     model::{Kind, Labels},
-    source::kubernetes::{Cluster, Connect, Hearing, Interest, Pods, Resource},
+    source::kubernetes::{Cluster, Connect, Hearing, Interest, Pods, Resource, Written},
 };
 use enforcer_tests::{control_plane::ControlPlane, lab::wait};
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ async fn follow(
 ) {
     let connect = Connect { kubeconfig: Some(kubeconfig), context: None };
     let cluster = Cluster::connect(&connect).await.expect("it is configured");
-    let interest = Interest { pods: Pods::None, only_services: true, written: false };
+    let interest = Interest { pods: Pods::None, only_services: true, written: Written::Nothing };
     let mut watched = cluster.follow(&interest);
     loop {
         tokio::select! {

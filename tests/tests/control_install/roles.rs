@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use enforcer::{
     model::Kind,
-    source::kubernetes::{Cluster, Connect, Interest, Pods, Resource},
+    source::kubernetes::{Cluster, Connect, Interest, Pods, Resource, Written},
 };
 use enforcer_tests::{
     control_plane::ControlPlane,
@@ -105,10 +105,11 @@ fn kubeconfig(plane: &ControlPlane, role: &str) -> PathBuf {
 fn what_a_role_watches_it_may_watch() {
     let plane = with_objects();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let agent = Interest { pods: Pods::OfNode("node-1".to_owned()), only_services: false, written: false };
-    let gateway = Interest { pods: Pods::All, only_services: false, written: false };
-    let controller = Interest { pods: Pods::All, only_services: false, written: true };
-    let dns = Interest { pods: Pods::None, only_services: true, written: false };
+    let agent =
+        Interest { pods: Pods::OfNode("node-1".to_owned()), only_services: false, written: Written::Nothing };
+    let gateway = Interest { pods: Pods::All, only_services: false, written: Written::Nothing };
+    let controller = Interest { pods: Pods::All, only_services: false, written: Written::All };
+    let dns = Interest { pods: Pods::None, only_services: true, written: Written::Nothing };
     for (role, interest) in [("agent", agent), ("gateway", gateway), ("controller", controller), ("dns", dns)]
     {
         let connect = Connect { kubeconfig: Some(kubeconfig(&plane, role)), context: None };

@@ -20,13 +20,18 @@ pub const CLUSTER: &str = "blue";
 /// A server with the definitions of our kinds, and a controller.
 pub fn plane() -> Result<(ControlPlane, Running)> {
     let plane = ControlPlane::start()?;
+    let controller = controlled(&plane)?;
+    Ok((plane, controller))
+}
+
+/// Gives a server the definitions of our kinds, and a controller.
+pub fn controlled(plane: &ControlPlane) -> Result<Running> {
     let definitions: Result<Vec<_>, _> =
         crd::definitions(crd::Rules::None).iter().map(serde_norway::to_string).collect();
     plane.kubectl_with(&["apply", "--filename", "-"], &definitions?.join("---\n"))?;
     plane.kubectl(&["create", "namespace", "enforcer-system"])?;
     let run_dir = plane.dir().join("run/controller").display().to_string();
-    let controller = plane.role("controller", &["controller", "--run-dir", &run_dir])?;
-    Ok((plane, controller))
+    plane.role("controller", &["controller", "--run-dir", &run_dir])
 }
 
 /// The machine that a node is.
@@ -35,6 +40,8 @@ pub struct Host<'a> {
     plane: &'a ControlPlane,
     /// Its first process, and mount namespace.
     first: Running,
+    /// What Kubernetes calls it.
+    node: String,
 }
 
 impl<'a> Host<'a> {
@@ -50,7 +57,12 @@ impl<'a> Host<'a> {
         command.args(["--mount", "sh", "-c", &script]);
         let first = Running::start(&mut command, &lab.id.log("host"))?;
         wait::for_true("the host is there", || lab.log("host").contains("ready"))?;
-        Ok(Self { lab, plane, first })
+        Ok(Self { lab, plane, first, node: lab.id.node() })
+    }
+
+    /// The same node under another name.
+    pub fn called(self, node: &str) -> Self {
+        Self { node: node.to_owned(), ..self }
     }
 
     /// A file of the host.
@@ -72,8 +84,7 @@ impl<'a> Host<'a> {
         command.args(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh"]);
         let (id, dir) = (&self.lab.id, self.lab.id.dir.display());
         command.arg(enforcer()?).arg("agent").args([
-            format!("--node={}", id.node()),
-            format!("--cluster-name={CLUSTER}"),
+            format!("--node={}", self.node),
             format!("--key={dir}/state/node.key"),
             format!("--run-dir={dir}/run/node"),
             format!("--bpffs={}/node", id.bpffs().display()),
@@ -84,6 +95,9 @@ impl<'a> Host<'a> {
             format!("--host-mounts={host}"),
             "--tunnel=userspace".to_owned(),
         ]);
+        if !more.iter().any(|word| word.starts_with("--cluster-name=")) {
+            command.arg(format!("--cluster-name={CLUSTER}"));
+        }
         command.args(more);
         Ok(command)
     }
@@ -100,8 +114,8 @@ impl<'a> Host<'a> {
 
     /// A condition of the node's TunnelNode: `True BootGuard: `
     pub fn condition(&self, kind: &str) -> String {
-        let node = self.lab.id.node();
-        let text = self.plane.kubectl(&["get", "tunnelnode", &node, "--output", "json"]).unwrap_or_default();
+        let text =
+            self.plane.kubectl(&["get", "tunnelnode", &self.node, "--output", "json"]).unwrap_or_default();
         let object: Value = serde_json::from_str(&text).unwrap_or_default();
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let found = conditions.iter().find(|found| found["type"] == kind);

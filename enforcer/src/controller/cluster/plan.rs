@@ -135,11 +135,15 @@ fn same_reference(there: &Value, wanted: &Value) -> bool {
     reference(there) == reference(wanted)
 }
 
-/// Nodes that are guarded since they booted and still have the taint.
-pub fn untaint(told: &Told) -> Vec<Write> {
+/// Nodes that are guarded since they booted and still have the taint; those of the cluster of this name, if there may be
+/// others that are called alike.
+pub fn untaint(told: &Told, cluster: Option<&str>) -> Vec<Write> {
     let mut guarded = BTreeSet::new();
     for (key, object) in &told.snapshot.objects {
         let crate::model::Spec::TunnelNode(spec) = &object.spec else { continue };
+        if cluster.is_some_and(|cluster| cluster != spec.cluster) {
+            continue;
+        }
         let Some(report) = told.facts.get(key).and_then(|facts| facts.report.as_deref()) else { continue };
         let is_guarded = report
             .conditions

@@ -117,6 +117,9 @@ fn connection(key: &ObjectKey, status: &mut ObjectStatus, facts: &Facts, world: 
         live += u64::from(report.live);
         nodes.push(report.node);
     }
+    // Pods of other clusters are known by what their nodes report.
+    let matched = matched.max(pods);
+    status.fields.insert("matchedPods".to_owned(), json!(matched));
     status.fields.insert("activePods".to_owned(), json!(live));
     status.fields.insert("nodes".to_owned(), json!(nodes));
     let waiting = format!("nodes report {pods} of {matched} pods");

@@ -12,6 +12,18 @@ pub struct Hearing {
     pub silent: Option<String>,
 }
 
+/// What is heard of several servers: everything is heard when each is.
+pub(super) fn together(all: &[Hearings]) -> Hearing {
+    let silent = || all.iter().filter(|one| one.now.silent.is_some()).map(|one| &one.now);
+    let whys: Vec<&str> = silent().filter_map(|one| one.silent.as_deref()).collect();
+    if whys.is_empty() {
+        let since = all.iter().map(|one| &one.now.since).max().cloned().unwrap_or_default();
+        return Hearing { since, silent: None };
+    }
+    let since = silent().map(|one| &one.since).min().cloned().unwrap_or_default();
+    Hearing { since, silent: Some(whys.join("; ")) }
+}
+
 /// What is wrong with each watch.
 pub(super) struct Hearings {
     server: String,
@@ -33,10 +45,6 @@ impl Hearings {
         };
         hearings.now.silent = hearings.silent();
         hearings
-    }
-
-    pub fn now(&self) -> Hearing {
-        self.now.clone()
     }
 
     /// Of the watch of this number.
@@ -92,15 +100,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_two_servers_the_one_that_is_silent_is_named() {
+        let mut both = ["https://one.example", "https://two.example"].map(Hearings::new);
+        both[0].all_told();
+        assert_eq!(
+            together(&both).silent.as_deref(),
+            Some("https://two.example: it has not told everything yet")
+        );
+        both[1].all_told();
+        assert_eq!(together(&both).silent, None);
+        both[0].note(0, "pods", Some("refused".to_owned()));
+        assert_eq!(
+            together(&both).silent.as_deref(),
+            Some("https://one.example: refused; what it said last is in force")
+        );
+    }
+
+    #[test]
     fn a_server_is_heard_when_it_has_told_everything_and_silent_as_long_as_one_watch_is() {
         let mut hearings = Hearings::new("https://api.example:6443/");
-        let says = |hearings: &Hearings| hearings.now().silent.unwrap_or_default();
+        let says = |hearings: &Hearings| hearings.now.silent.clone().unwrap_or_default();
         assert_eq!(says(&hearings), "https://api.example:6443: it has not told everything yet");
         hearings.note(1, "pods", Some("refused".to_owned()));
         assert_eq!(says(&hearings), "https://api.example:6443: refused; it has not told everything yet");
         hearings.note(1, "pods", None);
         hearings.all_told();
-        assert_eq!(hearings.now().silent, None);
+        assert_eq!(hearings.now.silent, None);
 
         hearings.note(1, "pods", Some("refused".to_owned()));
         hearings.note(0, "nodes", Some("refused".to_owned()));
@@ -113,6 +138,6 @@ mod tests {
         for number in 0..3 {
             hearings.note(number, "", None);
         }
-        assert_eq!(hearings.now().silent, None);
+        assert_eq!(hearings.now.silent, None);
     }
 }

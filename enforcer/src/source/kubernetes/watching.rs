@@ -4,7 +4,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Cluster, MANAGED_BY, Resource, Told, Watched,
-    hearing::Hearings,
+    hearing::{Hearings, together},
     view::{Event, View},
 };
 use crate::model::Kind;
@@ -33,7 +33,17 @@ pub struct Interest {
     /// Services and EndpointSlices, all of them, and nothing else: what names are made of, with or without us.
     pub only_services: bool,
     /// What a controller of ours has written, see [`super::MANAGED_BY`].
-    pub written: bool,
+    pub written: Written,
+}
+
+/// What of that which a controller has written is watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Written {
+    Nothing,
+    /// What pods use: Services, EndpointSlices, ConfigMaps.
+    ForPods,
+    /// Connections as well.
+    All,
 }
 
 /// One list and watch.
@@ -50,6 +60,11 @@ impl Watch {
     fn of(kind: Kind) -> Self {
         let resource = Resource::of(kind);
         Self { kind: Some(kind), resource, namespace: "", fields: String::new(), labels: String::new() }
+    }
+
+    /// Whether it is about an object of ours, wherever those are.
+    fn is_ours(&self) -> bool {
+        self.resource.group == Resource::of(Kind::ServiceConnection).group
     }
 
     fn written(resource: Resource) -> Self {
@@ -72,9 +87,12 @@ fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
             watches.push(Watch { fields: format!("spec.nodeName={node}"), ..Watch::of(Kind::Pod) });
         }
     }
-    if interest.written {
-        let kinds = [Kind::Service, Kind::ServiceConnection].map(Resource::of);
-        watches.extend(kinds.into_iter().chain([slices, Resource::CONFIG_MAP]).map(Watch::written));
+    if interest.written != Written::Nothing {
+        let for_pods = [Resource::of(Kind::Service), slices, Resource::CONFIG_MAP];
+        watches.extend(for_pods.map(Watch::written));
+    }
+    if interest.written == Written::All {
+        watches.push(Watch::written(Resource::of(Kind::ServiceConnection)));
     }
     let slices = Watch { resource: slices, ..Watch::of(Kind::EndpointSlice) };
     // Where the API server and the DNS are, see `resolve::infrastructure`.
@@ -95,17 +113,38 @@ fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
     watches
 }
 
-pub(super) fn follow(cluster: &Cluster, interest: &Interest) -> Watched {
+/// Follows objects of ours at one server, and everything else at another, which may be the same.
+pub(super) fn follow(ours: &Cluster, others: &Cluster, interest: &Interest) -> Watched {
+    let servers = Servers { ours: ours.clone(), others: others.clone(), interest: interest.clone() };
     let (sender, told) = watch::channel(Told::default());
-    let (hearing, heard) = watch::channel(Hearings::new(&cluster.server).now());
-    let (cluster, interest) = (cluster.clone(), interest.clone());
+    let (hearing, heard) = watch::channel(together(&servers.hearings()));
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            () = put_together(&cluster, &interest, &sender, &hearing) => {}
+            () = put_together(&servers, &sender, &hearing) => {}
         }
     });
     Watched { told, heard }
+}
+
+/// Where to follow what.
+struct Servers {
+    ours: Cluster,
+    others: Cluster,
+    interest: Interest,
+}
+
+impl Servers {
+    /// Of the server of ours, and of the other one if it is another.
+    fn hearings(&self) -> Vec<Hearings> {
+        let mut servers = vec![&self.ours.server, &self.others.server];
+        servers.dedup();
+        servers.into_iter().map(|server| Hearings::new(server)).collect()
+    }
+
+    fn of(&self, watch: &Watch) -> &Cluster {
+        if watch.is_ours() { &self.ours } else { &self.others }
+    }
 }
 
 /// What a watch tells, by its number.
@@ -118,14 +157,14 @@ enum Word {
 type Words = mpsc::Sender<(usize, Word)>;
 
 async fn put_together(
-    cluster: &Cluster,
-    interest: &Interest,
+    servers: &Servers,
     sender: &watch::Sender<Told>,
     hearing: &watch::Sender<super::Hearing>,
 ) {
-    let mut hearings = Hearings::new(&cluster.server);
-    let tell = |hearings: &Hearings| {
-        let now = hearings.now();
+    let mut hearings = servers.hearings();
+    let last = hearings.len() - 1;
+    let tell = |hearings: &[Hearings]| {
+        let now = together(hearings);
         hearing.send_if_modified(|known| {
             *known != now && {
                 *known = now;
@@ -133,31 +172,33 @@ async fn put_together(
             }
         });
     };
-    let slices = slices(cluster, |trouble| {
-        hearings.note(usize::MAX, "what it serves", trouble);
+    let slices = slices(&servers.others, |trouble| {
+        hearings[last].note(usize::MAX, "what it serves", trouble);
         tell(&hearings);
     })
     .await;
-    let watches = watches(interest, slices);
-    let names: Vec<_> = watches.iter().map(|watch| watch.resource.plural).collect();
+    let watches = watches(&servers.interest, slices);
+    let names: Vec<_> =
+        watches.iter().map(|watch| (if watch.is_ours() { 0 } else { last }, watch.resource.plural)).collect();
     let mut view = View::new(watches.len());
     let (say, mut said) = mpsc::channel(BACKLOG);
     let mut tasks = tokio::task::JoinSet::new();
     for (number, watch) in watches.into_iter().enumerate() {
-        tasks.spawn(one::run(cluster.clone(), watch, number, say.clone()));
+        tasks.spawn(one::run(servers.of(&watch).clone(), watch, number, say.clone()));
     }
     while let Some(first) = said.recv().await {
         // One view for everything that is there.
         let mut next = Some(first);
         while let Some((number, word)) = next {
+            let (server, name) = names[number];
             match word {
                 Word::Event(event) => view.take(number, event),
-                Word::Trouble(trouble) => hearings.note(number, names[number], trouble),
+                Word::Trouble(trouble) => hearings[server].note(number, name, trouble),
             }
             next = said.try_recv().ok();
         }
         if let Some(told) = view.tell() {
-            hearings.all_told();
+            hearings.iter_mut().for_each(Hearings::all_told);
             sender.send_replace(told);
         }
         tell(&hearings);
