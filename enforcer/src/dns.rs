@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     resolve::CLUSTER_DOMAIN,
     source::{
-        Project, SourceArgs,
+        SourceArgs,
         kubernetes::{Interest, Pods, Written},
         manifests::Memory,
     },
@@ -77,7 +77,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let accepted = args.source.state_path().map(|path| state::accepted_path(&path)).unwrap_or_default();
     let interest = Interest { pods: Pods::None, only_services: true, written: Written::Nothing };
-    let followed = args.source.follow(Memory::Others(accepted), &interest, &Project::default()).await?;
+    let followed = args.source.follow(Memory::Others(accepted), &interest).await?;
     let zones = follow::follow(followed, &domain.to_ascii());
     if !zones.borrow().is_ready() {
         tracing::info!("not every name is known yet: questions for names of the cluster fail until then");

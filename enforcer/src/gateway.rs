@@ -19,12 +19,12 @@ use crate::{
     control::{self, Views},
     datapath::{
         gateway::GatewayDatapath as _,
-        kernel::{Hooks, KernelGateway, Options},
+        kernel::{Hooks, KernelGateway, Options, pins_of},
     },
     keygen, mounts,
     netlink::Netlink,
     source::{
-        Followed, Project, SourceArgs,
+        Followed, SourceArgs,
         kubernetes::{Interest, Pods, Written},
         manifests::Memory,
     },
@@ -89,10 +89,7 @@ pub struct Args {
 /// Runs the gateway until it is told to stop.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let run_dir = args.run_dir.clone().unwrap_or_else(|| PathBuf::from("/run/enforcer").join(&args.name));
-    let bpffs = args
-        .bpffs
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("/sys/fs/bpf/enforcer-{}", args.name.replace('.', "_"))));
+    let bpffs = args.bpffs.clone().unwrap_or_else(|| pins_of(&args.name));
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
     let _lock = lock(&run_dir).await?;
     if let Some(path) = &args.host_mounts {
@@ -162,8 +159,7 @@ struct Ends {
 async fn channels(args: &Args, run_dir: &Path) -> anyhow::Result<(Channels, Ends)> {
     // Of pods that it can read the gateway checks what nodes say of them.
     let interest = Interest { pods: Pods::All, only_services: false, written: Written::Nothing };
-    let followed =
-        args.source.follow(Memory::Own(run_dir.join("accepted")), &interest, &Project::default()).await?;
+    let followed = args.source.follow(Memory::Own(run_dir.join("accepted")), &interest).await?;
     let Followed { snapshots, states, server } = followed;
     let (say, said) = mpsc::channel(64);
     let (peers, _) = watch::channel(Arc::default());

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use self::{
     fill::Fill,
+    pod::PROJECT,
     served::{ADMISSION, ADMISSION_BETA, KubeVersion, Served},
     values::Values,
 };
@@ -133,17 +134,21 @@ struct Part {
 /// When a part is there.
 enum Only {
     Always,
-    /// Where this value is true.
+    /// Where this value is true, or a text that is not empty.
     With(&'static str),
+    /// Where it is not.
+    Without(&'static str),
     /// Where the server serves this API.
     Served(&'static str),
 }
 
 impl Part {
     fn is_there(&self, fill: &Fill<'_>, served: &Served) -> bool {
+        let is_set = |key| ![json!(false), json!("")].contains(&fill.value(key));
         match self.only {
             Only::Always => true,
-            Only::With(key) => fill.value(key) == json!(true),
+            Only::With(key) => is_set(key),
+            Only::Without(key) => !is_set(key),
             Only::Served(api) => served.has(api),
         }
     }
@@ -153,22 +158,24 @@ impl Part {
 fn parts(fill: &Fill<'_>) -> Vec<Part> {
     let part = |file, only, documents| Part { file, only, documents };
     let with = |role, documents: Vec<Value>| [access::of(role), documents].concat();
+    let agent = |project| with("agent", vec![node::agent(fill, project)]);
+    let controller = |project| {
+        let budget = services::disruption_budget(fill, "controller");
+        with("controller", vec![services::controller(fill, project), budget])
+    };
     vec![
         part("namespace", Only::Always, vec![namespace()]),
         part("crds", Only::Always, crd::definitions(fill.rules())),
         part("admission", Only::Served(ADMISSION), access::policies("v1")),
-        part("agent", Only::Always, with("agent", vec![node::agent(fill)])),
+        part("agent", Only::Without(PROJECT), agent(false)),
+        part("agent-of-project", Only::With(PROJECT), agent(true)),
         part("tunnel", Only::With("tunnel.enabled"), with("tunnel", vec![node::tunnel(fill)])),
         // Most gateways are elsewhere, and read with the token of this account.
         part("gateway-access", Only::Always, access::of("gateway")),
-        part(
-            "controller",
-            Only::Always,
-            with(
-                "controller",
-                vec![services::controller(fill), services::disruption_budget(fill, "controller")],
-            ),
-        ),
+        // Other clusters that have their connections here read and tell of their nodes with that of this one.
+        part("member-access", Only::Always, access::of("member")),
+        part("controller", Only::Without(PROJECT), controller(false)),
+        part("controller-of-project", Only::With(PROJECT), controller(true)),
         part("gateway", Only::With("gateway.enabled"), vec![services::gateway(fill)]),
         part("dns", Only::With("dns.enabled"), with("dns", services::dns(fill))),
     ]

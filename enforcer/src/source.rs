@@ -89,9 +89,13 @@ impl SourceArgs {
         Cluster::connect(&self.connect).await
     }
 
-    /// Begins to follow; `memory` is for a folder, `interest` for an API server, `project` for where the objects of ours
-    /// are at another one. Call it from within a tokio runtime.
-    pub async fn follow(
+    /// Begins to follow; `memory` is for a folder, `interest` for an API server. Call it from within a tokio runtime.
+    pub async fn follow(&self, memory: Memory, interest: &Interest) -> anyhow::Result<Followed> {
+        self.follow_in(memory, interest, &Project::default()).await
+    }
+
+    /// The same where the objects of ours may be at another API server.
+    pub async fn follow_in(
         &self,
         memory: Memory,
         interest: &Interest,

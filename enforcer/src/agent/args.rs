@@ -1,6 +1,6 @@
 //! The agent's command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::builder::ArgPredicate;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::boot_unit;
 use crate::{
-    datapath::kernel::{Hooks, Options},
+    datapath::kernel::{Hooks, Options, pins_of},
     keygen::{self, KeyError},
     mounts,
     source::{Project, SourceArgs},
@@ -146,9 +146,7 @@ impl Args {
 
     /// Where maps and links are pinned.
     pub fn bpffs_path(&self) -> PathBuf {
-        // In that file system no name may have a dot, and no node's has this.
-        let default = || Path::new("/sys/fs/bpf").join(format!("enforcer-{}", self.node.replace('.', "_")));
-        self.bpffs.clone().unwrap_or_else(default)
+        self.bpffs.clone().unwrap_or_else(|| pins_of(&self.node))
     }
 
     /// Sizes of the maps.

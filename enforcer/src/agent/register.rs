@@ -94,7 +94,7 @@ pub async fn follow(args: &Args, run_dir: &Path, private_key: &[u8; 32]) -> anyh
         written: Written::Nothing,
     };
     let source::Followed { snapshots, states, server } =
-        args.source.follow(Memory::Own(run_dir.join("accepted")), &interest, &args.project).await?;
+        args.source.follow_in(Memory::Own(run_dir.join("accepted")), &interest, &args.project).await?;
     let identity = Identity::of(args, private_key);
     let server = server.map(|(cluster, watched)| Registered {
         report: keep(cluster, watched.told, identity),

@@ -36,7 +36,7 @@ pub use self::{
     events::Events,
     object::{Loan, ProgramCost, Unpinned, load_unpinned},
     orphans::Orphans,
-    pins::Shape,
+    pins::{Shape, pins_of},
     read::{Counters, MapPressure, ProgramStatus},
     verifier::{Verified, VerifierError},
 };

@@ -70,6 +70,11 @@ fn gateway() -> Vec<Value> {
     rules
 }
 
+/// Agents and controllers of other clusters: of themselves they tell no more than an agent here.
+fn member() -> Vec<Value> {
+    vec![read_ours(), rule(GROUP, &["tunnelnodes"], &["create", "patch"])]
+}
+
 fn dns() -> Vec<Value> {
     read_services().to_vec()
 }
@@ -82,6 +87,7 @@ pub fn of(role: &str) -> Vec<Value> {
         "controller" => controller(),
         "gateway" => gateway(),
         "dns" => dns(),
+        "member" => member(),
         _ => Vec::new(),
     };
     let mut documents = vec![json!({

@@ -6,7 +6,7 @@ use super::{
     NAMESPACE, capabilities,
     fill::{Arg, Fill},
     labels, name,
-    pod::{Mount, as_root, env, probe, security},
+    pod::{Mount, PROJECT_ARG, as_root, env, probe, security, with_project},
 };
 
 /// Nodes with this label are gateways' own: an agent and a gateway never share one.
@@ -51,8 +51,9 @@ fn on_every_node(fill: &Fill<'_>, role: &str, spec: Value) -> Value {
     pod
 }
 
-pub fn agent(fill: &Fill<'_>) -> Value {
-    let args = [
+/// `in_project`: objects of ours are at another API server.
+pub fn agent(fill: &Fill<'_>, in_project: bool) -> Value {
+    let mut args = vec![
         Arg::Is("agent"),
         Arg::Is("--kubernetes"),
         Arg::Is("--node=$(NODE_NAME)"),
@@ -62,6 +63,7 @@ pub fn agent(fill: &Fill<'_>) -> Value {
         Arg::Of("--boot-guard=%v", "bootGuard"),
         Arg::Of("--host-mounts=%v", "agent.hostMounts"),
     ];
+    args.extend(in_project.then_some(PROJECT_ARG));
     let container = json!({
         "name": "agent",
         "image": fill.text("%v:%v", &["image.repository", "image.tag"]),
@@ -74,7 +76,7 @@ pub fn agent(fill: &Fill<'_>) -> Value {
         "readinessProbe": probe(&["--require", "Guarded"]),
         "volumeMounts": agent_mounts().iter().map(Mount::mount).collect::<Vec<_>>(),
     });
-    let spec = json!({
+    let mut spec = json!({
         "automountServiceAccountToken": true,
         "containers": [container],
         // /proc is every process's of the node: pods' namespaces are found there.
@@ -83,6 +85,9 @@ pub fn agent(fill: &Fill<'_>) -> Value {
         "terminationGracePeriodSeconds": 5,
         "volumes": agent_mounts().iter().map(Mount::volume).collect::<Vec<_>>(),
     });
+    if in_project {
+        with_project(fill, &mut spec);
+    }
     let mut pod = on_every_node(fill, "agent", spec);
     // Its default profile denies every mount.
     pod["metadata"]["annotations"] =

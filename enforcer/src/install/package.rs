@@ -79,6 +79,7 @@ fn helm() -> anyhow::Result<Files> {
         let condition = match part.only {
             Only::Always => None,
             Only::With(key) => Some(format!(".Values.{key}")),
+            Only::Without(key) => Some(format!("not .Values.{key}")),
             Only::Served(api) => Some(format!(".Capabilities.APIVersions.Has {api:?}")),
         };
         let text = match condition {

@@ -2,7 +2,28 @@
 
 use serde_json::{Value, json};
 
-use super::capabilities::Capability;
+use super::{
+    capabilities::Capability,
+    fill::{Arg, Fill},
+};
+
+/// Value that names a Secret with a kubeconfig, where objects of ours are at another API server.
+pub const PROJECT: &str = "connectionsKubeconfigSecret";
+pub const PROJECT_ARG: Arg = Arg::Is("--connections-kubeconfig=/etc/enforcer/project/kubeconfig");
+
+/// Gives the first container of a pod that file.
+pub fn with_project(fill: &Fill<'_>, pod: &mut Value) {
+    // For its group as well, that of a container which is not root.
+    let volume =
+        json!({ "name": "project", "secret": { "secretName": fill.value(PROJECT), "defaultMode": 288 } });
+    let mount = json!({ "name": "project", "mountPath": "/etc/enforcer/project", "readOnly": true });
+    if let Some(volumes) = pod["volumes"].as_array_mut() {
+        volumes.push(volume);
+    }
+    if let Some(mounts) = pod["containers"][0]["volumeMounts"].as_array_mut() {
+        mounts.push(mount);
+    }
+}
 
 /// A folder of the host, or an empty one, at the same path in the container.
 pub struct Mount {

@@ -7,7 +7,7 @@ use super::{
     fill::{Arg, Fill},
     labels, name,
     node::GATEWAY_LABEL,
-    pod::{Mount, as_nobody, as_root, env, probe, security},
+    pod::{Mount, PROJECT_ARG, as_nobody, as_root, env, probe, security, with_project},
     served::POLICY,
 };
 
@@ -47,13 +47,16 @@ fn tolerations() -> Value {
     ])
 }
 
-pub fn controller(fill: &Fill<'_>) -> Value {
-    let args = [
+/// `in_project`: objects of ours are at another API server.
+pub fn controller(fill: &Fill<'_>, in_project: bool) -> Value {
+    let mut args = vec![
         Arg::Is("controller"),
         Arg::Is("--kubernetes"),
+        Arg::Of("--cluster-name=%v", "clusterName"),
         Arg::Of("--service-range=%v", "ranges.service"),
         Arg::Of("--workload-range=%v", "ranges.workload"),
     ];
+    args.extend(in_project.then_some(PROJECT_ARG));
     let run = Mount::empty("run", "/run/enforcer");
     let container = json!({
         "name": "controller",
@@ -67,7 +70,7 @@ pub fn controller(fill: &Fill<'_>) -> Value {
         "readinessProbe": probe(&[]),
         "volumeMounts": [run.mount()],
     });
-    let pod = json!({
+    let mut pod = json!({
         "affinity": spread("controller"),
         "automountServiceAccountToken": true,
         "containers": [container],
@@ -79,6 +82,9 @@ pub fn controller(fill: &Fill<'_>) -> Value {
         "tolerations": tolerations(),
         "volumes": [run.volume()],
     });
+    if in_project {
+        with_project(fill, &mut pod);
+    }
     deployment("controller", &fill.value("controller.replicas"), &rolling(), &pod)
 }
 

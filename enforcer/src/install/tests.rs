@@ -41,6 +41,9 @@ fn an_install_is_these_documents_in_this_order() {
             "ServiceAccount enforcer-gateway",
             "ClusterRole enforcer-gateway",
             "ClusterRoleBinding enforcer-gateway",
+            "ServiceAccount enforcer-member",
+            "ClusterRole enforcer-member",
+            "ClusterRoleBinding enforcer-member",
             "ServiceAccount enforcer-controller",
             "ClusterRole enforcer-controller",
             "ClusterRoleBinding enforcer-controller",
@@ -154,6 +157,7 @@ fn values_land_where_they_belong() {
         json!([
             "controller",
             "--kubernetes",
+            "--cluster-name=east",
             "--service-range=10.200.0.0/16",
             "--workload-range=198.19.0.0/16"
         ])
@@ -181,6 +185,30 @@ fn a_boot_guard_finds_on_the_host_what_its_agent_keeps() {
         value("--boot-guard")
     };
     assert_eq!([kept(&[]), kept(&["bootGuard=true"])], ["false", "true"], "what is not wanted goes");
+}
+
+#[test]
+fn a_cluster_whose_connections_are_elsewhere_has_the_same_documents_with_a_kubeconfig() {
+    let own = manifests(&with(&[]), &at(30));
+    let member = manifests(&with(&["connectionsKubeconfigSecret=project"]), &at(30));
+    assert_eq!(names(&member), names(&own));
+    for kind in ["DaemonSet", "Deployment"] {
+        let found = member.documents.iter().find(|document| document["kind"] == kind).unwrap();
+        let pod = &found["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let args = container["args"].as_array().unwrap();
+        assert!(
+            args.contains(&json!("--connections-kubeconfig=/etc/enforcer/project/kubeconfig")),
+            "{args:?}"
+        );
+        let mount = container["volumeMounts"].as_array().unwrap().last().unwrap();
+        assert_eq!(mount["mountPath"], "/etc/enforcer/project");
+        let volume = pod["volumes"].as_array().unwrap().last().unwrap();
+        assert_eq!((&volume["name"], &volume["secret"]["secretName"]), (&mount["name"], &json!("project")));
+    }
+    let set = ["connectionsKubeconfigSecret=project", "clusterName=My Cluster"].map(str::to_owned);
+    let refused = values::read(&[] as &[&str], &set).unwrap_err().to_string();
+    assert!(refused.starts_with("value clusterName: expected lower-case letters"), "{refused}");
 }
 
 /// Every container of every document.

@@ -15,6 +15,9 @@ pub struct Values {
     pub cluster_name: String,
     /// On nodes with systemd: what is guarded leads nowhere between a boot and the agent, before kubelet starts any pod.
     pub boot_guard: bool,
+    /// Secret of enforcer-system whose item `kubeconfig` leads to the API server that has connections, destinations and
+    /// gateways; empty: this cluster's own.
+    pub connections_kubeconfig_secret: String,
     pub image: Image,
     pub ranges: Ranges,
     pub agent: Agent,
@@ -135,6 +138,7 @@ impl Default for Values {
         Self {
             cluster_name: "my-cluster".to_owned(),
             boot_guard: false,
+            connections_kubeconfig_secret: String::new(),
             image: Image::default(),
             ranges: Ranges::default(),
             agent: Agent::default(),
@@ -343,6 +347,13 @@ impl Values {
             |key: &str, message: &str| Err(ValuesError::Invalid { key: key.into(), message: message.into() });
         if self.cluster_name.is_empty() {
             return invalid("clusterName", "expected a name, ServiceConnections use it");
+        }
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !self.connections_kubeconfig_secret.is_empty() && !self.cluster_name.bytes().all(is_name) {
+            return invalid(
+                "clusterName",
+                "expected lower-case letters, digits and `-`: names of TunnelNodes begin with it",
+            );
         }
         if !["Always", "IfNotPresent", "Never"].contains(&&*self.image.pull_policy) {
             return invalid("image.pullPolicy", "expected Always, IfNotPresent or Never");

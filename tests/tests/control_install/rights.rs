@@ -12,7 +12,7 @@ use serde_json::json;
 use super::installed;
 
 const NAMESPACE: &str = "enforcer-system";
-const ROLES: [&str; 5] = ["agent", "controller", "dns", "gateway", "tunnel"];
+const ROLES: [&str; 6] = ["agent", "controller", "dns", "gateway", "member", "tunnel"];
 
 /// One request: a word for what is tried, the kind, and the namespace.
 struct Try {
@@ -96,6 +96,11 @@ fn meant(role: &str) -> BTreeSet<String> {
     let name = |what, kind| of(what, kind).name();
     let mut meant = BTreeSet::new();
     if role == "tunnel" {
+        return meant;
+    }
+    if role == "member" {
+        meant.extend(ours.iter().map(|kind| name("list", *kind)));
+        meant.extend(["create", "patch"].map(|what| name(what, Kind::TunnelNode)));
         return meant;
     }
     meant.extend([Kind::Service, Kind::EndpointSlice].map(|kind| name("list", kind)));

@@ -156,7 +156,7 @@ fn of_two_clusters_with_the_same_pods_the_one_that_is_named_is_granted() {
     let host =
         |at: usize, plane| Host::start(&labs[at], plane, false).expect("the host starts").called("node-1");
     let hosts = [host(0, blue), host(1, red)];
-    let (blue, red) = (Member::start("blue", blue, project), Member::start("red", red, project));
+    let blue = Member::start("blue", blue, project);
     let put = |documents: &str| {
         let taken = || project.kubectl_with(&["apply", "--filename", "-"], documents).is_ok();
         wait_for("the objects are taken", taken, String::new);
@@ -172,6 +172,9 @@ fn of_two_clusters_with_the_same_pods_the_one_that_is_named_is_granted() {
         || !blue.is_tainted(),
         || format!("{:?}", get(blue.plane, "node", "node-1")),
     );
+    // A controller that writes this has seen the other's node, and that it is guarded.
+    let red = Member::start("red", red, project);
+    wait_for("red has the name", || red.has("endpointslice", "postgres-pg-v4"), String::new);
     assert!(red.is_tainted(), "its own agent does not run, whatever another's node-1 says");
     let _red_agent = red.agent(&hosts[1]);
     wait_for("red's node is let go", || !red.is_tainted(), || labs[1].log("agent"));

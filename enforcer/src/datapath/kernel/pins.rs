@@ -51,6 +51,12 @@ impl std::fmt::Display for Shape {
     }
 }
 
+/// Where a node or a gateway of this name pins, unless it is told another place. In that file system no name may have a
+/// dot, as those of many nodes have; none has a `_`.
+pub fn pins_of(name: &str) -> PathBuf {
+    Path::new("/sys/fs/bpf").join(format!("enforcer-{}", name.replace('.', "_")))
+}
+
 /// The directories of one role.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -212,4 +218,13 @@ pub fn pin_over(fd: impl AsFd, path: &Path) -> io::Result<()> {
     }
     super::sys::pin(fd.as_fd(), &fresh)?;
     fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_with_dots_has_a_place_for_pins_without_any() {
+        let pins = super::pins_of("ip-10-0-0-1.eu.internal");
+        assert_eq!(pins.display().to_string(), "/sys/fs/bpf/enforcer-ip-10-0-0-1_eu_internal");
+    }
 }

@@ -71,9 +71,13 @@ fn the_chart_renders_what_an_install_prints() {
         "image.pullSecrets=[{name: pull}]",
         "agent.nodeSelector={kubernetes.io/os: linux}",
     ];
-    for (set, minor) in
-        [(&[][..], 30), (&[][..], 20), (&everything[..], 30), (&["tunnel.enabled=false"][..], 27)]
-    {
+    for (set, minor) in [
+        (&[][..], 30),
+        (&[][..], 20),
+        (&everything[..], 30),
+        (&["tunnel.enabled=false"][..], 27),
+        (&["connectionsKubeconfigSecret=there"][..], 30),
+    ] {
         let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
         let values = read(&[] as &[&str], &set).unwrap();
         let served = Served::by(KubeVersion { minor });
@@ -154,6 +158,7 @@ impl World<'_> {
                 let format = arguments[0].as_str().unwrap().to_owned();
                 arguments[1..].iter().fold(format, |all, value| all.replacen("%v", &text(value), 1)).into()
             }
+            ("not", 2) => json!([json!(false), json!("")].contains(&arguments()[0])),
             ("list", _) => Value::Array(arguments()),
             ("concat", 3) => [list(&arguments()[0]), list(&arguments()[1])].concat().into(),
             ("ternary", 4) => {
