@@ -3,6 +3,7 @@
 //! Whatever is compared is measured in turn, in pairs, in one run: a machine whose speed drifts does so for both.
 //! Ratios are of the two halves of a pair. Values are medians with the interval that holds the true one.
 
+mod api;
 mod behaviour;
 mod chart;
 mod compiling;
@@ -61,6 +62,15 @@ const GROUPS: &[Group] = &[
     Group { metrics: &["revoke_ms", "announce_rtt_ms", "dead_gateway_ms"], figures: behaviour::figures },
     Group { metrics: &["policy_vs_iptables", "policy_vs_nftables"], figures: policy::figures },
     Group { metrics: &["compile_ms"], figures: compiling::figures },
+    Group {
+        metrics: &[
+            "api_change_to_kernel_ms",
+            "controller_rss_mib",
+            "api_agent_rss_mib",
+            "api_writes_per_pod",
+        ],
+        figures: api::figures,
+    },
     Group { metrics: &["grant_to_kernel_ms", "agent_rss_mib", "kernel_map_mib"], figures: grants::figures },
 ];
 

@@ -4,6 +4,7 @@
 //! processes are those of a lab without a network: what a killed process leaves behind goes with the next lab.
 
 mod api;
+mod audit;
 mod authority;
 mod bound;
 mod line;
@@ -23,6 +24,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 pub use api::Api;
+pub use audit::Request;
 pub use authority::{Authority, Credentials, User};
 pub use line::Line;
 use servers::{ISSUER, SERVER_PORT, STORE_PEER_PORT, STORE_PORT};
@@ -123,6 +125,11 @@ impl ControlPlane {
         self.authority.kubeconfig("line", &url, &Credentials::Certificate(admin))
     }
 
+    /// What our roles have asked of the server, each with its own account.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        audit::requests(&self.id.dir)
+    }
+
     /// Requests of a user who may do everything.
     pub fn api(&self) -> Result<Api> {
         Api::connect(self.kubeconfig())
@@ -172,7 +179,8 @@ impl ControlPlane {
     pub fn restart(&mut self) -> Result<()> {
         drop(self.server.take());
         // Nobody is there to make the tokens that this admission waits for.
-        let command = self.servers().api(&["--disable-admission-plugins=ServiceAccount"]);
+        let [policy, log] = audit::flags(&self.id.dir)?;
+        let command = self.servers().api(&["--disable-admission-plugins=ServiceAccount", &policy, &log]);
         self.server = Some(bound::start(&self.id.tools(), &command, &self.log("kube-apiserver"))?);
         let mut last = String::new();
         let ready = wait::until_within(WATCHDOG, "the API server is ready", || {

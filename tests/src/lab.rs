@@ -114,6 +114,8 @@ pub struct Lab {
     pub processes: BTreeMap<String, Running>,
     /// More words for the command lines of roles. Key: name as of [`Role::name`].
     pub more: BTreeMap<&'static str, String>,
+    /// Roles that have their objects from an API server. Key: name as of [`Role::name`].
+    pub kubeconfigs: BTreeMap<&'static str, PathBuf>,
     /// Roles are started from this binary; `None`: from the one that was built together with this one.
     pub binary: Option<PathBuf>,
     keep: bool,
@@ -149,6 +151,7 @@ impl Lab {
             network: Network::default(),
             processes: BTreeMap::new(),
             more: BTreeMap::new(),
+            kubeconfigs: BTreeMap::new(),
             binary: None,
             keep: false,
             id,

@@ -1,6 +1,7 @@
 //! Harness of the tests and of the demo: a lab of network namespaces with real servers and every role as a process,
 //! and a real Kubernetes.
 
+pub mod api_lab;
 pub mod bench;
 pub mod cluster;
 pub mod control_plane;

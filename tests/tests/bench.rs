@@ -4,11 +4,15 @@ use std::{collections::BTreeSet, process::Command};
 
 use serde_json::Value;
 
-const METRICS: [&str; 15] = [
+const METRICS: [&str; 19] = [
     "agent_rss_mib",
     "announce_rtt_ms",
+    "api_agent_rss_mib",
+    "api_change_to_kernel_ms",
+    "api_writes_per_pod",
     "compile_ms",
     "connect_us",
+    "controller_rss_mib",
     "dead_gateway_ms",
     "grant_to_kernel_ms",
     "kernel_map_mib",

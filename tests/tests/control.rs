@@ -2,6 +2,8 @@
 
 #[path = "control/applications.rs"]
 mod applications;
+#[path = "control/conflicts.rs"]
+mod conflicts;
 #[path = "control/controller.rs"]
 mod controller;
 #[path = "control/events.rs"]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{build, process, setup};
+use crate::{build, kubernetes, process, setup};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,7 +27,7 @@ pub fn run(args: &Args) -> Result<()> {
     let release = !args.quick;
     build::run(&build::Args { release })?;
     let mut lab = process::command(build::binary("enforcer-lab", release));
-    lab.arg("bench");
+    lab.arg("bench").env(kubernetes::ASSETS, kubernetes::control_plane()?);
     for (flag, given) in [("--json", args.json), ("--quick", args.quick)] {
         if given {
             lab.arg(flag);

@@ -134,7 +134,11 @@ fn prepare(tier: Tier, cargo: &mut Command) -> Result<Option<cluster::Up>> {
             cargo.env("ENFORCER_CLUSTER", cluster::Up::NAME);
             return Ok(Some(cluster));
         }
-        Tier::Netns => build::run(&build::Args::default())?,
+        Tier::Netns => {
+            // The bench asks an API server as well.
+            cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
+            build::run(&build::Args::default())?;
+        }
     }
     Ok(None)
 }

@@ -60,11 +60,16 @@ pub fn enforcer() -> Result<PathBuf> {
 impl Lab {
     /// Makes the keys and writes the two ends of the tunnel into the watched folder.
     pub fn save_tunnel_ends(&self, gateway_more: &str) -> Result<()> {
-        let endpoint = format!("{GATEWAY4}:{TUNNEL_PORT}");
-        let key = self.keygen(&["gateway", &self.id.gateway(), "--endpoint", &endpoint], "gw.key")?;
-        self.save("gateway.yaml", &manifests::gateway(&self.id, &key, gateway_more))?;
+        self.save("gateway.yaml", &self.far_end(gateway_more)?)?;
         let key = self.keygen(&["node", &self.id.node()], "node.key")?;
         self.save("node.yaml", &manifests::node(&self.id, &key))
+    }
+
+    /// The gateway's object, with a key that is made.
+    pub fn far_end(&self, more: &str) -> Result<String> {
+        let endpoint = format!("{GATEWAY4}:{TUNNEL_PORT}");
+        let key = self.keygen(&["gateway", &self.id.gateway(), "--endpoint", &endpoint], "gw.key")?;
+        Ok(manifests::gateway(&self.id, &key, more))
     }
 
     /// Public half of a new key; the same again where the file is there.
@@ -119,8 +124,11 @@ impl Lab {
     fn role_args(&self, role: Role) -> Vec<String> {
         let (dir, run_dir, bpffs) = (self.id.dir.display(), self.run_dir(role), self.id.bpffs());
         let (run_dir, bpffs) = (run_dir.display(), bpffs.display());
-        let source =
-            format!("--manifests {} --state {}", self.id.manifests().display(), self.state_file().display());
+        let folder = || {
+            format!("--manifests {} --state {}", self.id.manifests().display(), self.state_file().display())
+        };
+        let source = self.kubeconfigs.get(role.name());
+        let source = source.map_or_else(folder, |path| format!("--kubeconfig {}", path.display()));
         // Most tests are about the user-space tunnel; those of the tier `vm` run on the kernel's.
         let tunnel = env::var("ENFORCER_LAB_TUNNEL").unwrap_or_else(|_| "userspace".into());
         let attach = env::var("ENFORCER_LAB_ATTACH").map(|how| format!("--attach {how}")).unwrap_or_default();

@@ -22,6 +22,8 @@ pub enum Write {
         status: ObjectStatus,
         /// A condition: the version of the object. Only where something is given out.
         version: Option<u64>,
+        /// A condition becomes another one, or something is given out: more than a count or a message.
+        tells: bool,
     },
     /// Must not be there yet: what is there and not ours stays as it is.
     Create(Value),
@@ -86,7 +88,8 @@ pub fn statuses(told: &Told, wanted: BTreeMap<ObjectKey, ObjectStatus>) -> Vec<W
         }
         let gives = given(&facts.status) != given(&status);
         let version = (gives && facts.version != 0).then_some(facts.version);
-        writes.push((!gives, Write::Status { key, status, version }));
+        let tells = gives || conditions(&facts.status) != conditions(&status);
+        writes.push((!gives, Write::Status { key, status, version, tells }));
     }
     writes.sort_by_key(|(late, _)| *late);
     writes.into_iter().map(|(_, write)| write).collect()
@@ -95,6 +98,12 @@ pub fn statuses(told: &Told, wanted: BTreeMap<ObjectKey, ObjectStatus>) -> Vec<W
 /// What the controller gives out with a status.
 fn given(status: &ObjectStatus) -> Vec<Option<&Value>> {
     ["number", "ranges", "publicKey"].iter().map(|field| status.fields.get(*field)).collect()
+}
+
+fn conditions(status: &ObjectStatus) -> Vec<[&str; 3]> {
+    let said = status.conditions.iter();
+    said.map(|condition| [&condition.kind, &condition.status, &condition.reason].map(String::as_str))
+        .collect()
 }
 
 /// Documents that are not as they are to be, and those that are to go.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     time::{Duration, Instant},
 };
 
@@ -20,36 +21,27 @@ use crate::{
     source::kubernetes::{ApiError, Cluster, DocumentKey, Resource, Told},
 };
 
+mod last;
+
+use last::{Last, Wish};
+
 /// Requests that are under way at one time.
 const AT_ONCE: usize = 8;
 /// Requests a second, and how many may be saved up.
 const RATE: f64 = 30.0;
 const BURST: f64 = 60.0;
-/// Between two writes of one status.
-const STATUS_PACE: Duration = Duration::from_secs(1);
-/// A watch that does not show what was written for so long has lost it.
-const ECHO: Duration = Duration::from_secs(15);
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How long nothing may happen.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// What became of a write.
 struct Done {
     target: Target,
+    wish: Wish,
     was_create: bool,
+    /// Version that the watch had shown.
+    shown: u64,
     /// The version of the object after it.
     result: Result<u64, ApiError>,
-}
-
-/// The last write of a target.
-struct Last {
-    /// Nothing more of it before.
-    not_before: Instant,
-    /// Nothing more of it before the watch has shown this version.
-    version: Option<(u64, Instant)>,
-    failures: u32,
-    problem: Option<String>,
 }
 
 pub struct Writer {
@@ -93,13 +85,16 @@ impl Writer {
         self.filled = now;
         self.next = None;
         let planned: BTreeSet<Target> = writes.iter().map(Write::target).collect();
-        self.last.retain(|target, last| planned.contains(target) || last.not_before > now);
+        self.last
+            .retain(|target, last| planned.contains(target) || last.problem().is_none() && last.matters(now));
         for write in writes {
             let target = write.target();
             if self.busy.contains(&target) {
                 continue;
             }
-            if let Some(at) = self.not_before(told, &target, now) {
+            let (wish, shown) = (wish(&write), shown(told, &target));
+            let last = self.last.get(&target);
+            if let Some(at) = last.and_then(|last| last.not_before(wish, shown, now)) {
                 self.later(at);
                 continue;
             }
@@ -114,24 +109,14 @@ impl Writer {
             self.tokens -= 1.0;
             self.sent += 1;
             self.busy.insert(target);
-            self.running.spawn(send(self.cluster.clone(), self.slices, write));
+            let is_again = self.last.get(&write.target()).is_some_and(|last| last.is_again(wish));
+            let sender = Sender { cluster: self.cluster.clone(), slices: self.slices, is_again };
+            self.running.spawn(sender.send(write, wish, shown));
         }
     }
 
     fn later(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
-    }
-
-    /// When the target may be written, if not now.
-    fn not_before(&self, told: &Told, target: &Target, now: Instant) -> Option<Instant> {
-        let last = self.last.get(target)?;
-        if let Some((version, until)) = last.version
-            && shown(told, target) < version
-            && now < until
-        {
-            return Some(until);
-        }
-        (now < last.not_before).then_some(last.not_before)
     }
 
     /// Returns when something was written, or may be.
@@ -148,38 +133,28 @@ impl Writer {
     }
 
     fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        let Ok(Done { target, was_create, result }) = done else {
+        let Ok(Done { target, wish, was_create, shown, result }) = done else {
             // A panic of the client: what it was about is not known, so that everything may be sent again.
             self.busy.clear();
             return;
         };
         self.busy.remove(&target);
         let now = Instant::now();
-        let failures = self.last.get(&target).map_or(0, |last| last.failures);
-        let last = match result {
-            Ok(version) => {
-                let pace = if matches!(target, Target::Status(_)) { STATUS_PACE } else { Duration::ZERO };
-                Last {
-                    not_before: now + pace,
-                    version: Some((version, now + ECHO)),
-                    failures: 0,
-                    problem: None,
-                }
-            }
+        let last = self.last.entry(target.clone()).or_default();
+        match result {
+            Ok(version) => last.succeeded(wish, version, now),
             Err(error) => {
                 self.failed += 1;
-                if let (true, ApiError::Conflict { .. }, Target::Document(key)) =
-                    (was_create, &error, &target)
-                {
-                    self.taken.push(key.clone());
+                let is_conflict = matches!(error, ApiError::Conflict { .. });
+                if let (true, true, Target::Document(key)) = (was_create, is_conflict, target) {
+                    self.taken.push(key);
                 }
-                let wait = (FIRST_WAIT * 2_u32.saturating_pow(failures)).min(LONGEST_WAIT);
                 let problem = format!("{:#}", anyhow::Error::new(error));
+                let conflict = (is_conflict && !was_create).then_some(shown);
+                let wait = last.failed(problem.clone(), conflict, now);
                 tracing::warn!(problem, "not written, tried again in {wait:?}");
-                Last { not_before: now + wait, version: None, failures: failures + 1, problem: Some(problem) }
             }
-        };
-        self.last.insert(target, last);
+        }
     }
 
     /// Names that were found to be somebody else's since the last call.
@@ -189,12 +164,27 @@ impl Writer {
 
     /// What could not be written, each with the reason.
     pub fn failures(&self) -> Vec<String> {
-        self.last.values().filter_map(|last| last.problem.clone()).collect()
+        self.last.values().filter_map(Last::problem).map(str::to_owned).collect()
     }
 
     pub fn counts(&self) -> Value {
         json!({ "sent": self.sent, "failed": self.failed })
     }
+}
+
+fn wish(write: &Write) -> Wish {
+    let mut content = DefaultHasher::new();
+    match write {
+        Write::Status { status, .. } => json!(status).to_string().hash(&mut content),
+        Write::Create(document) | Write::Change(document) => document.to_string().hash(&mut content),
+        Write::Delete(_) => {}
+        Write::Untaint { taints, .. } => json!(taints).to_string().hash(&mut content),
+    }
+    let (is_status, tells) = match write {
+        Write::Status { tells, .. } => (true, *tells),
+        _ => (false, true),
+    };
+    Wish { is_status, tells, content: content.finish() }
 }
 
 /// The version that the watch has shown.
@@ -208,38 +198,75 @@ fn shown(told: &Told, target: &Target) -> u64 {
     }
 }
 
-async fn send(cluster: Cluster, slices: Resource, write: Write) -> Done {
-    let target = write.target();
-    let was_create = matches!(write, Write::Create(_));
-    let result = request(&cluster, slices, write).await;
-    Done { target, was_create, result }
+/// Sends one write.
+struct Sender {
+    cluster: Cluster,
+    slices: Resource,
+    /// It was written like this before.
+    is_again: bool,
 }
 
-async fn request(cluster: &Cluster, slices: Resource, write: Write) -> Result<u64, ApiError> {
-    let kind_of = |document: &Value| resource(document["kind"].as_str().unwrap_or_default(), slices);
-    let written = match write {
-        Write::Status { key, status, version } => {
-            let document = Write::status_document(&key, &status, version);
-            cluster.apply(&Resource::of(key.kind), MANAGER, Some("status"), &document).await?
-        }
-        Write::Create(document) => cluster.create(&kind_of(&document), &document).await?,
-        Write::Change(change) => {
-            let key = DocumentKey::of(&change);
-            cluster.merge(&kind_of(&change), (&key.namespace, &key.name), &change).await?
-        }
-        Write::Delete(key) => {
-            return match cluster.delete(&resource(&key.kind, slices), &key.namespace, &key.name).await {
-                Ok(()) | Err(ApiError::NotFound { .. }) => Ok(u64::MAX),
-                Err(error) => Err(error),
-            };
-        }
-        Write::Untaint { node, taints, version } => {
-            let change = json!({
-                "metadata": { "resourceVersion": version.to_string() },
-                "spec": { "taints": taints },
-            });
-            cluster.merge(&Resource::of(Kind::Node), ("", &node), &change).await?
-        }
+impl Sender {
+    async fn send(self, write: Write, wish: Wish, shown: u64) -> Done {
+        let target = write.target();
+        let was_create = matches!(write, Write::Create(_));
+        let result = self.request(write).await;
+        Done { target, wish, was_create, shown, result }
+    }
+
+    async fn request(&self, write: Write) -> Result<u64, ApiError> {
+        let (cluster, slices) = (&self.cluster, self.slices);
+        let kind_of = |document: &Value| resource(document["kind"].as_str().unwrap_or_default(), slices);
+        let written = match write {
+            Write::Status { key, status, version, .. } => {
+                let (resource, document) =
+                    (Resource::of(key.kind), Write::status_document(&key, &status, version));
+                if self.is_again && version.is_none() {
+                    // What somebody else has put into it and we leave empty would stay for ever.
+                    cluster.replace_status(&resource, &document).await?
+                } else {
+                    cluster.apply(&resource, MANAGER, Some("status"), &document).await?
+                }
+            }
+            Write::Create(document) => create(cluster, &kind_of(&document), &document).await?,
+            Write::Change(change) => {
+                let key = DocumentKey::of(&change);
+                cluster.merge(&kind_of(&change), (&key.namespace, &key.name), &change).await?
+            }
+            Write::Delete(key) => {
+                return match cluster.delete(&resource(&key.kind, slices), &key.namespace, &key.name).await {
+                    Ok(()) | Err(ApiError::NotFound { .. }) => Ok(u64::MAX),
+                    Err(error) => Err(error),
+                };
+            }
+            Write::Untaint { node, taints, version } => {
+                let change = json!({
+                    "metadata": { "resourceVersion": version.to_string() },
+                    "spec": { "taints": taints },
+                });
+                cluster.merge(&Resource::of(Kind::Node), ("", &node), &change).await?
+            }
+        };
+        Ok(written["metadata"]["resourceVersion"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default())
+    }
+}
+
+/// What is there already is ours where it says so of its owner, whatever else somebody has made of it: our label may be
+/// gone, by which it is watched.
+async fn create(cluster: &Cluster, resource: &Resource, document: &Value) -> Result<Value, ApiError> {
+    let refused = match cluster.create(resource, document).await {
+        Err(refused @ ApiError::Conflict { .. }) => refused,
+        answered => return answered,
     };
-    Ok(written["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default())
+    let key = DocumentKey::of(document);
+    let owner = |document: &Value| document["metadata"]["ownerReferences"][0]["uid"].clone();
+    match cluster.get(resource, &key.namespace, &key.name).await? {
+        Some(there) if owner(&there).is_string() && owner(&there) == owner(document) => {
+            cluster.merge(resource, (&key.namespace, &key.name), document).await
+        }
+        _ => Err(refused),
+    }
 }

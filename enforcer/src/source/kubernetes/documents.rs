@@ -161,6 +161,16 @@ impl Cluster {
         Ok(document(resource, &applied))
     }
 
+    /// Replaces `status` as a whole, whoever has written what of it.
+    pub async fn replace_status(&self, resource: &Resource, wanted: &Value) -> Result<Value, ApiError> {
+        let (namespace, name) = (text(wanted, "namespace"), text(wanted, "name"));
+        let (api, what) = (self.api(resource, namespace), what(resource, namespace, name));
+        let mut object = answer(what.clone(), api.get(name)).await?;
+        object.data["status"] = wanted["status"].clone();
+        let replaced = answer(what, api.replace_status(name, &PostParams::default(), &object)).await?;
+        Ok(document(resource, &replaced))
+    }
+
     /// A JSON merge patch, for objects of which only a little is ours.
     pub async fn merge(
         &self,
