@@ -187,8 +187,10 @@ impl ControlPlane {
             if let Some(status) = self.server.as_mut().and_then(Running::ended) {
                 return Some(Err(format!("kube-apiserver ended: {status}")));
             }
-            match self.kubectl(&["get", "--raw", "/readyz"]) {
-                Ok(_) => return Some(Ok(())),
+            // The server makes this namespace itself, a moment after it says that it is ready.
+            let paths = ["/readyz", "/api/v1/namespaces/default"];
+            match paths.iter().try_for_each(|path| self.kubectl(&["get", "--raw", path]).map(drop)) {
+                Ok(()) => return Some(Ok(())),
                 Err(err) => last = format!("{err:#}"),
             }
             None

@@ -54,18 +54,23 @@ impl Identity {
     fn document(&self, report: &Report) -> Value {
         let mut report = json!(report);
         // Servers as old as 1.20 make null of empty texts.
-        for condition in report["conditions"].as_array_mut().into_iter().flatten() {
+        let conditions = report.get_mut("conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
             if let Some(fields) = condition.as_object_mut() {
                 fields.retain(|_, value| value.as_str() != Some(""));
             }
         }
-        json!({
+        let mut document = json!({
             "apiVersion": API_VERSION,
             "kind": Kind::TunnelNode.name(),
             "metadata": { "name": self.name },
             "spec": { "publicKey": self.public_key, "cluster": self.cluster, "node": self.node },
-            "report": report,
-        })
+        });
+        // What is not said does not become null either: no server takes that for a list.
+        if report.as_object().is_some_and(|report| !report.is_empty()) {
+            document["report"] = report;
+        }
+        document
     }
 
     /// Whether the server's object is what this node says of itself.

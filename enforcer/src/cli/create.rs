@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     input, names, out,
-    place::{Place, PlaceArgs, absence},
+    place::{DryRun, Place, PlaceArgs, absence},
     show, wait,
 };
 use crate::{
@@ -67,19 +67,12 @@ enum Format {
     Name,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-enum DryRun {
-    #[default]
-    None,
-    Client,
-}
-
 #[derive(Args, Debug)]
 struct Common {
     /// Name of the object; one is made where none is given
     name: Option<String>,
-    /// Print what would be written, and write nothing
-    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value = "none", hide_possible_values = true, hide_default_value = true, value_name = "client")]
+    /// Print what would be written, and write nothing; `server`: after the API server has looked at it
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value = "none", hide_possible_values = true, hide_default_value = true, value_name = "client|server")]
     dry_run: DryRun,
     /// Print the object instead of a sentence
     #[arg(short, long, value_enum)]
@@ -216,7 +209,7 @@ pub fn run(args: CreateArgs) -> anyhow::Result<ExitCode> {
         (Ok(place), _) => Some(place),
         // What is only printed needs no place to be.
         (Err(_), DryRun::Client) => None,
-        (Err(error), DryRun::None) => return Err(error),
+        (Err(error), DryRun::None | DryRun::Server) => return Err(error),
     };
     let project = match (kind.namespaced(), project) {
         (false, _) => String::new(),
@@ -235,6 +228,14 @@ pub fn run(args: CreateArgs) -> anyhow::Result<ExitCode> {
     }
     let Some(place) = place else { bail!("there is no place to write to") };
     notes(&*place, &object);
+    if common.dry_run == DryRun::Server {
+        let made = place.try_create(&document)?;
+        let Some(format) = common.output else {
+            out::data(&format!("{} created (server dry run)\n", show::title(&document)))?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        return print(&made, format);
+    }
     let written = place.create(&document)?;
     match common.output {
         Some(format) => drop(print(&document, format)?),

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     Failure, input, out,
-    place::{PlaceArgs, Scope, find, key_of},
+    place::{DryRun, PlaceArgs, Scope, find, key_of},
     show, wait,
 };
 
@@ -26,6 +26,9 @@ pub struct DeleteArgs {
     /// Say nothing of what is not there
     #[arg(long)]
     ignore_not_found: bool,
+    /// Say what would be deleted, and delete nothing; `server`: after the API server has been asked
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "client", default_value = "none", hide_possible_values = true, hide_default_value = true, value_name = "client|server")]
+    dry_run: DryRun,
     #[arg(short, long, value_enum)]
     output: Option<Format>,
     #[command(flatten)]
@@ -66,7 +69,14 @@ pub fn run(args: &DeleteArgs) -> anyhow::Result<ExitCode> {
         }
         for object in &objects {
             let key = key_of(object)?;
-            let remark = place.delete(&key)?;
+            let remark = match args.dry_run {
+                DryRun::None => place.delete(&key)?,
+                DryRun::Client => " (dry run)".to_owned(),
+                DryRun::Server => {
+                    place.try_delete(&key)?;
+                    " (server dry run)".to_owned()
+                }
+            };
             out::data(&match args.output {
                 Some(Format::Name) => show::title(object) + "\n",
                 None => format!("{} deleted{remark}\n", show::title(object)),
@@ -74,7 +84,7 @@ pub fn run(args: &DeleteArgs) -> anyhow::Result<ExitCode> {
             gone.push(key);
         }
     }
-    for key in gone.iter().filter(|_| args.wait.wait) {
+    for key in gone.iter().filter(|_| args.wait.wait && args.dry_run == DryRun::None) {
         let code = wait::until_gone(&*place, key, args.wait.timeout);
         if code != ExitCode::SUCCESS {
             return Ok(code);

@@ -8,8 +8,8 @@ mod role;
 #[cfg(test)]
 pub mod shelf;
 
-use anyhow::Context as _;
-use clap::Args;
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::{input, show::text};
@@ -35,6 +35,16 @@ pub trait Place {
     /// Writes a new object; one that exists is an error. Returns what is to be said behind `created`, where to find it.
     fn create(&self, document: &Value) -> anyhow::Result<String>;
 
+    /// What a server would make of a new object; nothing is kept.
+    fn try_create(&self, _document: &Value) -> anyhow::Result<Value> {
+        bail!("--dry-run=server: there is no API server here, expected --dry-run")
+    }
+
+    /// Whether a server would delete it; nothing is deleted.
+    fn try_delete(&self, _key: &ObjectKey) -> anyhow::Result<()> {
+        bail!("--dry-run=server: there is no API server here, expected --dry-run")
+    }
+
     /// Returns what is to be said behind `deleted`.
     fn delete(&self, key: &ObjectKey) -> anyhow::Result<String>;
 
@@ -55,6 +65,18 @@ pub trait Place {
     fn notes(&self, _kinds: &[Kind]) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// What of a change is done.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum DryRun {
+    /// All of it
+    #[default]
+    None,
+    /// Nothing is asked of anybody
+    Client,
+    /// The server says what it would do
+    Server,
 }
 
 #[derive(Args, Clone, Debug, Default)]

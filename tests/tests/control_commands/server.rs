@@ -119,6 +119,34 @@ fn objects_are_made_found_and_deleted_at_a_real_server() {
 }
 
 #[test]
+fn what_a_server_would_do_is_asked_of_it_and_nothing_is_done() {
+    let (plane, desk) = (server(), Desk::new());
+    let at = |line: &str| at(&plane, &desk, line);
+    let line = EVERY_KIND[4];
+    let postgres = "postgres.enforcer.dev/orders";
+    let tried = at(&format!("{line} --dry-run=server"));
+    assert_eq!((tried.code, tried.out), (Some(0), format!("{postgres} created (server dry run)\n")));
+    let made = at(&format!("{line} --dry-run=server -o json")).out;
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    assert!(made["metadata"]["uid"].is_string(), "the server has filled it in: {made}");
+    let gone = Said::failed(3, "enforcer: there is no Postgres shop/orders\n");
+    assert_eq!(at("get pg orders -n shop"), gone, "nothing was made");
+    let elsewhere = at(&format!("{} --dry-run=server", line.replace("-n shop", "-n nowhere")));
+    assert_eq!(elsewhere.code, Some(1), "the server refuses what it would refuse: {elsewhere:?}");
+
+    assert_eq!(at(line).code, Some(0));
+    let twice = at(&format!("{line} --dry-run=server"));
+    assert!(twice.err.contains("exists already"), "{twice:?}");
+    for (flag, said) in [("--dry-run", "dry run"), ("--dry-run=server", "server dry run")] {
+        assert_eq!(
+            at(&format!("delete pg orders -n shop --wait {flag}")),
+            Said::done(&format!("{postgres} deleted ({said})\n"))
+        );
+        assert_eq!(at("get pg orders -n shop").code, Some(0), "{flag} deletes nothing");
+    }
+}
+
+#[test]
 fn waiting_believes_only_what_is_said_of_the_generation_that_is_there() {
     let (plane, desk) = (server(), Desk::new());
     let line = EVERY_KIND[8];

@@ -74,6 +74,8 @@ fn a_node_that_boots_without_an_api_server_guards_what_its_agent_heard_last() {
     wait::for_true("it is kept", || listed("203.0.114.0/24")).expect("it is kept");
     take("203.0.115.0/24");
     wait::for_true("what changes is kept", || listed("203.0.115.0/24")).expect("what changes is kept");
+    let log = lab.log("agent");
+    assert!(!log.contains("Invalid value"), "what it tells of its node is taken as it is: {log}");
     agent.kill().expect("the node crashes");
     // Nobody needs it any more: the boot has its own network, from which no server is reached.
 

@@ -49,6 +49,24 @@ impl Api {
         !matches!(listed, Ok(Err(ApiError::NotFound { .. })))
     }
 
+    /// What a new object is at the server, or why there is none.
+    fn made(&self, document: &Value, made: Result<Value, ApiError>) -> anyhow::Result<Value> {
+        let key = key_of(document)?;
+        match made {
+            Ok(made) => Ok(made),
+            Err(ApiError::NotFound { .. }) if !self.is_known(key.kind) => Err(Self::unknown(key.kind)),
+            // What else is missing is the namespace.
+            Err(ApiError::NotFound { .. }) => {
+                let namespace = ObjectKey::new(Kind::Namespace, "", &key.namespace);
+                bail!("{key}: {}", absence(self, &namespace))
+            }
+            Err(ApiError::Conflict { .. }) => {
+                bail!("{key} exists already: delete it first, or change it with kubectl edit")
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn unknown(kind: Kind) -> anyhow::Error {
         anyhow!("the API server knows no {kind}: expected enforcer's definitions to be installed there")
     }
@@ -81,20 +99,18 @@ impl Place for Api {
     }
 
     fn create(&self, document: &Value) -> anyhow::Result<String> {
-        let key = key_of(document)?;
-        match self.ask(self.cluster.create(&Resource::of(key.kind), document))? {
-            Ok(_) => Ok(String::new()),
-            Err(ApiError::NotFound { .. }) if !self.is_known(key.kind) => Err(Self::unknown(key.kind)),
-            // What else is missing is the namespace.
-            Err(ApiError::NotFound { .. }) => {
-                let namespace = ObjectKey::new(Kind::Namespace, "", &key.namespace);
-                bail!("{key}: {}", absence(self, &namespace))
-            }
-            Err(ApiError::Conflict { .. }) => {
-                bail!("{key} exists already: delete it first, or change it with kubectl edit")
-            }
-            Err(error) => Err(error.into()),
-        }
+        let made = self.ask(self.cluster.create(&Resource::of(key_of(document)?.kind), document))?;
+        self.made(document, made).map(|_| String::new())
+    }
+
+    fn try_create(&self, document: &Value) -> anyhow::Result<Value> {
+        let made = self.ask(self.cluster.try_create(&Resource::of(key_of(document)?.kind), document))?;
+        self.made(document, made)
+    }
+
+    fn try_delete(&self, key: &ObjectKey) -> anyhow::Result<()> {
+        let resource = self.resource(key.kind)?;
+        Ok(self.ask(self.cluster.try_delete(&resource, &key.namespace, &key.name))??)
     }
 
     fn delete(&self, key: &ObjectKey) -> anyhow::Result<String> {

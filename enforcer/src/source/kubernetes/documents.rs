@@ -127,6 +127,20 @@ impl Cluster {
 
     /// Makes an object that must not be there yet.
     pub async fn create(&self, resource: &Resource, new: &Value) -> Result<Value, ApiError> {
+        self.create_as(resource, new, &PostParams::default()).await
+    }
+
+    /// The server does everything but to keep it: what it would have made.
+    pub async fn try_create(&self, resource: &Resource, new: &Value) -> Result<Value, ApiError> {
+        self.create_as(resource, new, &PostParams { dry_run: true, ..PostParams::default() }).await
+    }
+
+    async fn create_as(
+        &self,
+        resource: &Resource,
+        new: &Value,
+        params: &PostParams,
+    ) -> Result<Value, ApiError> {
         let (namespace, name) = (text(new, "namespace"), text(new, "name"));
         let what = what(resource, namespace, name);
         let object: DynamicObject = match serde_json::from_value(new.clone()) {
@@ -134,7 +148,7 @@ impl Cluster {
             Err(error) => return Err(ApiError::of(what, kube::Error::SerdeError(error))),
         };
         let api = self.api(resource, namespace);
-        let made = answer(what, api.create(&PostParams::default(), &object)).await?;
+        let made = answer(what, api.create(params, &object)).await?;
         Ok(document(resource, &made))
     }
 
@@ -199,9 +213,22 @@ impl Cluster {
 
     /// Deletes it, and what it owns after it.
     pub async fn delete(&self, resource: &Resource, namespace: &str, name: &str) -> Result<(), ApiError> {
+        self.delete_as(resource, (namespace, name), &DeleteParams::background()).await
+    }
+
+    /// The server does everything but to delete it.
+    pub async fn try_delete(&self, resource: &Resource, namespace: &str, name: &str) -> Result<(), ApiError> {
+        self.delete_as(resource, (namespace, name), &DeleteParams::background().dry_run()).await
+    }
+
+    async fn delete_as(
+        &self,
+        resource: &Resource,
+        (namespace, name): (&str, &str),
+        params: &DeleteParams,
+    ) -> Result<(), ApiError> {
         let api = self.api(resource, namespace);
-        let params = DeleteParams::background();
-        answer(what(resource, namespace, name), api.delete(name, &params)).await.map(drop)
+        answer(what(resource, namespace, name), api.delete(name, params)).await.map(drop)
     }
 
     /// Versions that the server has of a group, the preferred one first; empty where it does not know the group.
