@@ -21,8 +21,6 @@ use crate::{
 pub const NAMESPACE: &str = "enforcer-system";
 /// The agents' `--cluster-name`.
 pub const NAME: &str = "lab";
-/// The TunnelGateway.
-pub const GATEWAY: &str = "eu-1";
 /// Image of enforcer, as `cargo xtask image` calls it.
 const REPOSITORY: &str = "enforcer.dev/enforcer";
 /// Images are unpacked, pods are scheduled and started, all on a busy machine.
@@ -42,8 +40,9 @@ impl Installed {
         cluster.kubectl_with(&["apply", "--filename", "-"], &documents)?;
         let key = cluster.id().dir.join("gw.key").display().to_string();
         let endpoint = format!("{GATEWAY4}:{TUNNEL_PORT}");
+        let name = cluster.id().gateway();
         let gateway =
-            cluster.enforcer(&["keygen", "gateway", GATEWAY, "--key", &key, "--endpoint", &endpoint])?;
+            cluster.enforcer(&["keygen", "gateway", &name, "--key", &key, "--endpoint", &endpoint])?;
         // A definition is served a moment after it was made.
         wait::for_true("the gateway is taken", || {
             cluster.kubectl_with(&["apply", "--filename", "-"], &gateway).is_ok()
@@ -52,7 +51,7 @@ impl Installed {
             "allowedNamespaces": ["shop"],
             "allowedBackends": [{ "cidr": format!("{SERVER4}/32"), "ports": [{ "port": 5432 }] }],
         } });
-        let patch = ["patch", "tunnelgateway", GATEWAY, "--type", "merge", "--patch", &allowed.to_string()];
+        let patch = ["patch", "tunnelgateway", &name, "--type", "merge", "--patch", &allowed.to_string()];
         cluster.kubectl(&patch)?;
         let mut installed = Self { cluster };
         installed.start_gateway()?;
@@ -74,13 +73,14 @@ impl Installed {
         let kubeconfig = self.cluster.kubeconfig_of("gateway", &Credentials::Token(token))?;
         let (kubeconfig, key) = (kubeconfig.display().to_string(), dir.join("gw.key").display().to_string());
         let bpffs = self.cluster.id().bpffs().join("gw").display().to_string();
+        let name = self.cluster.id().gateway();
         let gateway = [
             "gateway",
             "--kubernetes",
             "--kubeconfig",
             &kubeconfig,
             "--name",
-            GATEWAY,
+            &name,
             "--key",
             &key,
             "--run-dir",
@@ -138,7 +138,7 @@ impl Installed {
             ready.with_context(|| format!("{}\n{}", last.trim(), self.pods()))?;
         }
         let node = self.cluster.id().node();
-        self.wait_for("tunnelgateway", GATEWAY, "Ready", "True Ready: ")?;
+        self.wait_for("tunnelgateway", &self.cluster.id().gateway(), "Ready", "True Ready: ")?;
         self.wait_for("tunnelnode", &node, "Ready", "True Ready: ")
     }
 
@@ -179,16 +179,12 @@ impl Installed {
         Ok(move |args: &[&str]| self.cluster.kubectl(&[&["--kubeconfig", &kubeconfig], args].concat()))
     }
 
-    /// Ends the agent's pod, and lets no other start until [`Self::release_agent`].
-    pub fn hold_agent(&self) -> Result<()> {
+    /// Ends the agent's pod, and lets no other start until what is returned is released or gone.
+    pub fn hold_agent(&self) -> Result<Held<'_>> {
+        let held = Held(self);
         self.select_nodes(&json!({ "enforcer.dev/held": "true" }))?;
-        wait::for_true("the agent's pod has gone", || self.agents().is_ok_and(|names| names.is_empty()))
-    }
-
-    /// Waits until another one is ready.
-    pub fn release_agent(&self) -> Result<()> {
-        self.select_nodes(&json!({ "enforcer.dev/held": null }))?;
-        self.wait_ready()
+        wait::for_true("the agent's pod has gone", || self.agents().is_ok_and(|names| names.is_empty()))?;
+        Ok(held)
     }
 
     /// Nodes that the agent is to run on.
@@ -210,6 +206,26 @@ impl Installed {
         let (component, names) = ("app.kubernetes.io/component=agent", "jsonpath={.items[*].metadata.name}");
         let args = ["--namespace", NAMESPACE, "get", "pods", "--selector", component, "--output", names];
         Ok(self.cluster.kubectl(&args)?.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+/// No agent runs while this is there.
+pub struct Held<'a>(&'a Installed);
+
+impl Held<'_> {
+    /// Waits until another agent is ready.
+    pub fn release(self) -> Result<()> {
+        let installed = self.0;
+        drop(self);
+        installed.wait_ready()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Err(err) = self.0.select_nodes(&json!({ "enforcer.dev/held": null })) {
+            eprintln!("no agent starts any more: {err:#}");
+        }
     }
 }
 

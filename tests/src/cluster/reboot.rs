@@ -37,6 +37,8 @@ impl Cluster {
             fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 0"))
         })?;
         let netns = id.netns("node");
+        // Of a bridged network; where there is none, there is nothing to remove.
+        let _none = run("ip", &["-n", &netns, "link", "delete", "cni0"]);
         wait::for_true("the devices of pods and of the tunnel have gone", || {
             let links = run("ip", &["-n", &netns, "-brief", "link"]).unwrap_or_default();
             links.lines().all(|line| line.starts_with("lo ") || line.starts_with("eth0"))

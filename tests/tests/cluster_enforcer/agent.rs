@@ -17,11 +17,11 @@ fn open_sessions_outlive_the_agents_pod_and_rights_hold_while_it_is_away() {
     let mut session = granted.open_session(HOST).expect("the session is open");
     let before = world.agent().expect("there is one");
 
-    world.hold_agent().expect("it ends, and no other starts");
+    let held = world.hold_agent().expect("it ends, and no other starts");
     assert_eq!(granted.query(HOST).expect("psql runs"), Answer::Works);
     assert_eq!(stranger.query(HOST).expect("psql runs"), Answer::NotPermitted);
     assert!(session.is_open(), "the session goes on without an agent");
-    world.release_agent().expect("another starts");
+    held.release().expect("another starts");
 
     assert_ne!(world.agent().expect("there is one"), before);
     assert!(session.is_open(), "the session goes on with another agent");
@@ -47,7 +47,7 @@ fn a_stolen_token_of_an_agent_changes_nothing_at_the_gateway() {
 
     let stolen =
         json!({ "spec": { "publicKey": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAk=", "node": "another" } });
-    world.hold_agent().expect("nobody mends it");
+    let held = world.hold_agent().expect("nobody mends it");
     thief(&["patch", "tunnelnode", &node, "--type", "merge", "--patch", &stolen.to_string()])
         .expect("the server lets the token write it");
     assert_ne!(spec(), honest);
@@ -66,6 +66,6 @@ fn a_stolen_token_of_an_agent_changes_nothing_at_the_gateway() {
         let refused = format!("{:#}", thief(what).expect_err("it may not"));
         assert!(refused.contains("forbidden"), "{refused}");
     }
-    world.release_agent().expect("it starts");
+    held.release().expect("it starts");
     wait::for_true("the agent says who it is again", || spec() == honest).expect("it does");
 }

@@ -46,7 +46,7 @@ fn a_node_that_boots_leaks_nothing_before_its_agent_runs() {
     let address = address.as_str().expect("it has an address");
     let node = world.cluster.id().node();
     world.wait_for("tunnelnode", &node, "BootGuard", "True BootGuard: ").expect("the host has it");
-    world.hold_agent().expect("the node boots without one");
+    let held = world.hold_agent().expect("the node boots without one");
 
     let capture = world.cluster.lab.capture("boot").expect("tcpdump listens");
     world.cluster.reboot(Disk::Kept, "", run_boot_guard).expect("the node boots");
@@ -58,7 +58,7 @@ fn a_node_that_boots_leaks_nothing_before_its_agent_runs() {
     let leaked = capture.finish_foreign(guarded).expect("the capture is whole");
     assert_eq!(leaked, Vec::<String>::new());
 
-    world.release_agent().expect("it starts");
+    held.release().expect("it starts");
     world::wait_for(&granted, &Answer::Works).expect("it is granted again");
     assert_eq!(stranger.query(HOST).expect("psql runs"), Answer::NotPermitted);
 }
@@ -67,7 +67,7 @@ fn a_node_that_boots_leaks_nothing_before_its_agent_runs() {
 fn a_new_node_takes_no_ordinary_pod_before_its_agent_has_guarded_it() {
     let Some((world, _turn)) = world::alone() else { return };
     let (cluster, node) = (&world.cluster, world.cluster.id().node());
-    world.hold_agent().expect("the agent is the last that starts");
+    let held = world.hold_agent().expect("the agent is the last that starts");
     let forget = |cluster: &Cluster| {
         cluster.kubectl(&["delete", "tunnelnode", &node])?;
         cluster.kubectl(&["delete", "node", &node]).map(drop)
@@ -91,7 +91,7 @@ fn a_new_node_takes_no_ordinary_pod_before_its_agent_has_guarded_it() {
     };
     wait::for_true("nobody takes the pod", || pod.get().is_ok_and(waits)).expect("it waits");
     assert_eq!(taints(), [TAINT]);
-    world.release_agent().expect("it starts");
+    held.release().expect("it starts");
 
     pod.wait("Running").expect("the node takes it now");
     assert_eq!(taints(), [""; 0]);

@@ -29,7 +29,7 @@ metadata: {name: other, labels: {kubernetes.io/metadata.name: other}}
 apiVersion: enforcer.dev/v1alpha1
 kind: Postgres
 metadata: {name: pg, namespace: shop}
-spec: {gateways: [eu-1], endpoints: [{address: 203.0.113.10}]}
+spec: {gateways: [GATEWAY], endpoints: [{address: 203.0.113.10}]}
 ---
 apiVersion: enforcer.dev/v1alpha1
 kind: ServiceConnection
@@ -42,7 +42,8 @@ spec:
 static WORLD: LazyLock<Option<Installed>> = LazyLock::new(|| {
     let cluster = Cluster::of_tests().expect("the cluster is up")?;
     let installed = Installed::on(cluster).expect("enforcer is installed");
-    installed.apply(OBJECTS).expect("the objects are taken");
+    let objects = OBJECTS.replace("GATEWAY", &installed.cluster.id().gateway());
+    installed.apply(&objects).expect("the objects are taken");
     installed.wait_for("postgres", "pg", "Ready", "True Ready: ").expect("it has an address and a name");
     installed.wait_for("serviceconnection", "web", "Ready", "True Ready: ").expect("it is in force");
     Some(installed)

@@ -21,11 +21,19 @@ fn texts(description: &str) -> Value {
 
 /// A list of which several writers own items, as server-side apply tells them apart.
 fn conditions() -> Value {
+    let mut list = own_conditions();
+    list["x-kubernetes-list-type"] = json!("map");
+    list["x-kubernetes-list-map-keys"] = json!(["type"]);
+    list
+}
+
+/// A list of one writer, which replaces it as a whole: where items go one by one, servers as old as 1.20 make null of
+/// what is left of the last, and refuse it.
+fn own_conditions() -> Value {
     json!({
         "type": "array",
         "description": "What is true of the object, and why.",
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
+        "x-kubernetes-list-type": "atomic",
         "items": {
             "type": "object",
             "required": ["type", "status"],
@@ -127,12 +135,11 @@ pub(super) fn report() -> Value {
         "description": "What the node's agent says.",
         "properties": {
             "bootID": text("The kernel's boot id."),
-            "conditions": conditions(),
+            "conditions": own_conditions(),
             "connections": {
                 "type": "array",
                 "description": "Connections that pods of the node have.",
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["name"],
+                "x-kubernetes-list-type": "atomic",
                 "items": connection,
             },
         },
