@@ -25,7 +25,15 @@ struct Pod<'a> {
     node: Option<(&'a str, &'a str)>,
 }
 
-impl Pod<'_> {
+/// Pods that are alike in this are meant by the same connections: namespace, cluster and labels. The replicas of one
+/// workload are, so that thousands of pods are a few hundred.
+type Likeness<'a> = (&'a str, Option<&'a str>, &'a Labels);
+
+impl<'a> Pod<'a> {
+    fn likeness(&self) -> Likeness<'a> {
+        (self.namespace, self.node.map(|(_, cluster)| cluster), self.labels)
+    }
+
     /// Where nobody says which cluster the pod is in, every one may be meant.
     fn is_meant_by(&self, connection: &Connection) -> bool {
         let any = connection.cluster.as_deref().unwrap_or_default();
@@ -55,6 +63,15 @@ impl<'a> Pods<'a> {
         Self { snapshot, nodes: snapshot.objects.values().filter_map(end).collect() }
     }
 
+    /// One pod of each likeness, and how many there are.
+    fn alike(&self) -> Vec<(Pod<'_>, usize)> {
+        let mut alike: BTreeMap<Likeness, (Pod, usize)> = BTreeMap::new();
+        for pod in self.snapshot.objects.values().filter_map(|object| self.pod(object)) {
+            alike.entry(pod.likeness()).or_insert((pod, 0)).1 += 1;
+        }
+        alike.into_values().collect()
+    }
+
     /// The object if it is a pod. One that has ended has no sockets left.
     fn pod<'b>(&'b self, object: &'b Object) -> Option<Pod<'b>> {
         static NO_LABELS: Labels = Labels::new();
@@ -77,10 +94,11 @@ impl<'a> Pods<'a> {
 pub fn workloads(snapshot: &Snapshot, resolved: &Resolved) -> BTreeMap<String, u32> {
     let mut workloads = BTreeMap::new();
     let pods = Pods::of(snapshot);
+    let mut known: BTreeMap<Likeness, bool> = BTreeMap::new();
     for pod in snapshot.objects.values().filter_map(|object| pods.pod(object)) {
-        if let Some((node, _)) = pod.node
-            && resolved.connections.iter().any(|connection| pod.is_meant_by(connection))
-        {
+        let Some((node, _)) = pod.node else { continue };
+        let meant = || resolved.connections.iter().any(|connection| pod.is_meant_by(connection));
+        if *known.entry(pod.likeness()).or_insert_with(meant) {
             *workloads.entry(node.to_owned()).or_default() += 1;
         }
     }
@@ -124,6 +142,7 @@ impl Counted {
             objects.filter_map(|object| pods.pod(object)).filter(|pod| pod.is_meant_by(connection)).count()
         };
         let moved: Vec<_> = changes.iter().filter(|change| change.key.kind == Kind::Pod).collect();
+        let mut alike = None;
         let mut known = std::mem::take(&mut self.0);
         let mut news = BTreeSet::new();
         for connection in &resolved.connections {
@@ -138,7 +157,9 @@ impl Counted {
                 }
                 _ => {
                     news.insert(connection.key.clone());
-                    let all = count(&mut snapshot.objects.values(), connection);
+                    let alike = alike.get_or_insert_with(|| pods.alike());
+                    let meant = alike.iter().filter(|(pod, _)| pod.is_meant_by(connection));
+                    let all = meant.map(|(_, count)| count).sum();
                     (connection.key.clone(), (Arc::clone(connection), all))
                 }
             };
