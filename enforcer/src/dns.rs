@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     resolve::CLUSTER_DOMAIN,
+    signals,
     source::{
         SourceArgs,
         kubernetes::{Interest, Pods, Written},
@@ -82,7 +83,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if !zones.borrow().is_ready() {
         tracing::info!("not every name is known yet: questions for names of the cluster fail until then");
     }
-    serve(sockets, zones, Forwarder::new(args.forward)).await
+    // The first process of a container is ended by no signal that it does not wait for.
+    let stop = signals::told_to_end()?;
+    tokio::select! {
+        () = stop => Ok(()),
+        ended = serve(sockets, zones, Forwarder::new(args.forward)) => ended,
+    }
 }
 
 /// Answers from the latest zone on all sockets until one of them breaks.

@@ -10,7 +10,8 @@ use enforcer_tests::{
 
 /// Everything of enforcer's that a node can have.
 const NODE: &str = "
-find /sys/fs/bpf /run/enforcer /var/lib/enforcer /etc/systemd/system -mindepth 1
+find /sys/fs/bpf -mindepth 1 ! -name '*.debug'
+find /run/enforcer /var/lib/enforcer /etc/systemd/system -mindepth 1 ! -type d
 ls /run/netns | grep enforcer
 ip -brief link | grep enforcer
 for family in -4 -6; do ip $family route show table all proto 239; done
