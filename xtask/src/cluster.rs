@@ -45,7 +45,7 @@ enum Action {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Cni {
+pub enum Cni {
     /// Routed: each pod by a route to its device
     Ptp,
     /// Bridged: all pods by one bridge
@@ -82,16 +82,17 @@ fn up(name: &str, cni: Cni, images: &[PathBuf]) -> Result<Command> {
 }
 
 /// A new cluster for tests, with the image of enforcer in it. Goes when this does.
+#[derive(Debug)]
 pub struct Up;
 
 impl Up {
     /// Not that of a developer, who may have one up for other things.
     pub const NAME: &str = "test";
 
-    pub fn with_image() -> Result<Self> {
+    pub fn with_image(cni: Cni) -> Result<Self> {
         let image = image::for_tests()?;
         process::run(&mut lab(&["down", Self::NAME])?)?;
-        process::run(&mut up(Self::NAME, Cni::Ptp, &[image])?)?;
+        process::run(&mut up(Self::NAME, cni, &[image])?)?;
         Ok(Self)
     }
 }

@@ -105,12 +105,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
         all_succeeded &= count_tests(&mut cargo, &mut count)?;
         drop(cluster);
-        if tier == Tier::Netns && args.filter.is_none() {
-            // The hooks of kernels that have no tcx hold as well.
-            eprintln!("test: ways out and in, with programs attached by clsact");
-            let mut cargo = process::cargo();
-            cargo.args(["test", "--workspace", "--test=netns_ways", "--", "--test-threads=1"]);
-            all_succeeded &= count_tests(cargo.env("ENFORCER_LAB_ATTACH", "clsact"), &mut count)?;
+        if args.filter.is_none() {
+            all_succeeded &= otherwise(tier, args.full, &mut count)?;
         }
     }
     print_count(count);
@@ -118,6 +114,31 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("not every test passed");
     }
     Ok(())
+}
+
+/// A tier's tests that hold under other circumstances as well.
+fn otherwise(tier: Tier, full: bool, count: &mut Count) -> Result<bool> {
+    let mut cargo = process::cargo();
+    cargo.args(["test", "--workspace"]);
+    match tier {
+        Tier::Cluster => {
+            eprintln!("test: pods that a bridge joins");
+            cargo.args(["--test=cluster_enforcer", "--"]);
+            // All of them hold there; who is granted and who is not is what a network can change.
+            if !full {
+                cargo.arg("grants::");
+            }
+            let _cluster = in_cluster(cluster::Cni::Bridge, &mut cargo)?;
+            count_tests(&mut cargo, count)
+        }
+        Tier::Netns => {
+            // The hooks of kernels that have no tcx hold as well.
+            eprintln!("test: ways out and in, with programs attached by clsact");
+            cargo.args(["--test=netns_ways", "--", "--test-threads=1"]);
+            count_tests(cargo.env("ENFORCER_LAB_ATTACH", "clsact"), count)
+        }
+        _ => Ok(true),
+    }
 }
 
 /// What tests of a tier find when they start: binaries that are no dependency that cargo would know of, and, as long as
@@ -129,11 +150,7 @@ fn prepare(tier: Tier, cargo: &mut Command) -> Result<Option<cluster::Up>> {
             cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
             build::run(&build::Args::default())?;
         }
-        Tier::Cluster => {
-            let cluster = cluster::Up::with_image()?;
-            cargo.env("ENFORCER_CLUSTER", cluster::Up::NAME);
-            return Ok(Some(cluster));
-        }
+        Tier::Cluster => return in_cluster(cluster::Cni::Ptp, cargo).map(Some),
         Tier::Netns => {
             // The bench asks an API server as well.
             cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
@@ -141,6 +158,13 @@ fn prepare(tier: Tier, cargo: &mut Command) -> Result<Option<cluster::Up>> {
         }
     }
     Ok(None)
+}
+
+/// Starts a cluster for tests, and names it to them.
+fn in_cluster(cni: cluster::Cni, cargo: &mut Command) -> Result<cluster::Up> {
+    let cluster = cluster::Up::with_image(cni)?;
+    cargo.env("ENFORCER_CLUSTER", cluster::Up::NAME);
+    Ok(cluster)
 }
 
 /// Only this tier, for a command of its own.
