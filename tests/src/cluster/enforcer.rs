@@ -9,7 +9,7 @@ use super::{Cluster, DNS};
 use crate::{
     control_plane::Credentials,
     lab::{
-        Running,
+        Outcome, Running,
         command::{finish, inside},
         enforcer,
         network::{GATEWAY4, SERVER4, TUNNEL_PORT},
@@ -107,6 +107,14 @@ impl Installed {
     pub fn gateway(&self, args: &[&str]) -> Result<String> {
         let socket = self.cluster.id().dir.join("run/gw/gateway.sock");
         finish(Command::new(enforcer()?).args(args).arg("--socket").arg(socket))
+    }
+
+    /// A command of enforcer that asks the agent, as a person at kubectl does.
+    pub fn ask_agent(&self, args: &[&str]) -> Result<Outcome> {
+        let agent = self.agent()?;
+        let mut kubectl = Command::new(self.cluster.kubectl_path());
+        kubectl.args(["--namespace", NAMESPACE, "exec", &agent, "--", "/enforcer"]).args(args);
+        Outcome::of(&mut kubectl)
     }
 
     /// Token of a service account of enforcer, as its pods have it.

@@ -1,9 +1,6 @@
 //! Pods of the cluster, as tests start them.
 
-use std::{
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -75,16 +72,9 @@ impl<'a> Pod<'a> {
 
     /// A command in its first container, and how it ended.
     pub fn run(&self, command: &[&str]) -> Result<Outcome> {
-        let start = Instant::now();
         let mut kubectl = Command::new(self.cluster.kubectl_path());
         kubectl.args(["--namespace", &self.namespace, "exec", &self.name, "--"]).args(command);
-        let output = kubectl.stdin(Stdio::null()).output().context("cannot start kubectl")?;
-        Ok(Outcome {
-            success: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: start.elapsed(),
-        })
+        Outcome::of(&mut kubectl)
     }
 
     /// What PostgreSQL at this host answers it.

@@ -33,6 +33,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Runs it to its end.
+    pub fn of(command: &mut Command) -> Result<Self> {
+        let start = Instant::now();
+        let output = command.stdin(Stdio::null()).output();
+        let output =
+            output.with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        Ok(Self {
+            success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        })
+    }
+
     /// Everything it said, in one line.
     pub fn said(&self) -> String {
         let both = format!("{} {}", self.stdout.trim(), self.stderr.trim());
@@ -78,15 +92,7 @@ impl Place {
 
     /// Runs to the end.
     pub fn run(&self, program: &str, args: &[&str]) -> Result<Outcome> {
-        let start = Instant::now();
-        let output = self.command(program).args(args).stdin(Stdio::null()).output();
-        let output = output.with_context(|| format!("cannot start {program}"))?;
-        Ok(Outcome {
-            success: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: start.elapsed(),
-        })
+        Outcome::of(self.command(program).args(args)).with_context(|| format!("cannot run {program}"))
     }
 
     /// In the background, with its output in a log.

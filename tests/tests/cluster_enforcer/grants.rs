@@ -48,6 +48,19 @@ fn a_label_grants_to_a_running_pod_and_its_removal_takes_the_grant_away() {
 }
 
 #[test]
+fn the_agent_says_why_a_pod_is_refused() {
+    let Some((world, _turn)) = world::shared() else { return };
+    let pod = world::pod(world, "puzzled", "puzzled", Like::default()).expect("it runs");
+    assert_eq!(pod.query(HOST).expect("psql runs"), Answer::NotPermitted);
+
+    let check = ["check", "--from", "pod/puzzled", "--to", "postgres/pg:5432", "--namespace", "shop"];
+    let outcome = world.ask_agent(&check).expect("the agent is asked");
+
+    let why = "does not mean it: pod label app: \"puzzled\", expected \"";
+    assert!(!outcome.success && outcome.said().contains(why), "{}", outcome.said());
+}
+
+#[test]
 fn deleting_the_connection_cuts_the_open_session() {
     let Some((world, _turn)) = world::shared() else { return };
     world::grant(world, "cut").expect("it is granted");
