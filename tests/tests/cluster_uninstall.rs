@@ -15,7 +15,7 @@ find /run/enforcer /var/lib/enforcer /etc/systemd/system -mindepth 1 ! -type d
 ls /run/netns | grep enforcer
 ip -brief link | grep enforcer
 for family in -4 -6; do ip $family route show table all proto 239; done
-bpftool cgroup tree /sys/fs/cgroup/unified 2>/dev/null | grep -i connect
+bpftool cgroup tree /sys/fs/cgroup/unified 2>/dev/null | grep connect || bpftool cgroup tree /sys/fs/cgroup 2>/dev/null | grep connect
 true
 ";
 
@@ -35,7 +35,14 @@ fn an_uninstall_leaves_nothing_on_the_server_and_on_the_node() {
         said.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let before = on_the_node();
-    for part in ["/sys/fs/bpf/", "enforcer0", "blackhole 198.18.0.0/16", "/var/lib/enforcer/", "boot-guard"] {
+    for part in [
+        "/sys/fs/bpf/",
+        "enforcer0",
+        "blackhole 198.18.0.0/16",
+        "/var/lib/enforcer/",
+        "boot-guard",
+        "connect4",
+    ] {
         assert!(before.iter().any(|line| line.contains(part)), "{part} is there: {before:#?}");
     }
     assert!(on_the_server(&cluster).contains(&format!("namespace/{NAMESPACE}")));
