@@ -134,10 +134,12 @@ fn binding(of: &str, role: &str) -> Value {
 
 /// Where the server puts the name of the node into what it knows of a pod's token.
 const NODE: &str = "request.userInfo.extra['authentication.kubernetes.io/node-name']";
-const HAS_NODE: &str = "'authentication.kubernetes.io/node-name' in request.userInfo.extra";
+/// Of users that are no service account's token, and of old tokens, the server knows nothing more than their name.
+const HAS_NODE: &str =
+    "(has(request.userInfo.extra) && 'authentication.kubernetes.io/node-name' in request.userInfo.extra)";
 
-/// What RBAC cannot say: an agent's token writes the TunnelNode of its own node only, and the controller's only
-/// Services, EndpointSlices, ConfigMaps and connections that a controller has made.
+/// What RBAC cannot say: an agent's token writes the TunnelNode of its own node only, the controller's only Services,
+/// EndpointSlices, ConfigMaps and connections that a controller has made, and another cluster's none of this one's nodes.
 pub fn policies(version: &str) -> Vec<Value> {
     let own = format!("object.metadata.name == {NODE}[0] && object.spec.node == {NODE}[0]");
     // v1beta1 is of servers whose tokens may not name their node.
@@ -164,7 +166,15 @@ pub fn policies(version: &str) -> Vec<Value> {
         { "expression": format!("oldObject == null || ({})", label("oldObject")), "message": format!("the controller changes only what has the label {key}={value}") },
         { "expression": format!("object == null || ({})", label("object")), "message": format!("what the controller makes has the label {key}={value}") },
     ]);
-    [policy(version, "agent", &tunnel_nodes, &node), policy(version, "controller", &made, &labels)].concat()
+    // Who calls a node of its own so that it meets one of this cluster has to say so in `spec`, which is pinned there.
+    let own_name = "object.metadata.name == object.spec.cluster + '.' + object.spec.node";
+    let member = json!([{ "expression": own_name, "message": "a node of another cluster has the TunnelNode CLUSTER.NODE" }]);
+    [
+        policy(version, "agent", &tunnel_nodes, &node),
+        policy(version, "controller", &made, &labels),
+        policy(version, "member", &tunnel_nodes, &member),
+    ]
+    .concat()
 }
 
 fn matched(group: &str, operations: &[&str], resources: &[&str]) -> Value {

@@ -32,6 +32,8 @@ fn an_install_is_these_documents_in_this_order() {
             "ValidatingAdmissionPolicyBinding enforcer-agent",
             "ValidatingAdmissionPolicy enforcer-controller",
             "ValidatingAdmissionPolicyBinding enforcer-controller",
+            "ValidatingAdmissionPolicy enforcer-member",
+            "ValidatingAdmissionPolicyBinding enforcer-member",
             "ServiceAccount enforcer-agent",
             "ClusterRole enforcer-agent",
             "ClusterRoleBinding enforcer-agent",

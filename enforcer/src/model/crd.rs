@@ -70,8 +70,8 @@ fn whole(kind: Kind, spec: &Value, rules: Rules) -> Value {
     if kind != Kind::KubernetesCluster {
         schema["required"] = json!(["spec"]);
     }
-    if let (Rules::Cel, Some(rules)) = (rules, rules_of(kind)) {
-        schema["x-kubernetes-validations"] = rules;
+    if rules == Rules::Cel {
+        add_rules(kind, &mut schema);
     }
     schema
 }
@@ -105,25 +105,30 @@ const fn description(kind: Kind) -> &'static str {
     }
 }
 
-/// What CEL says of the object as a whole. A reference that changes would move grants from one service to another;
-/// optional fields are compared as they are.
-fn rules_of(kind: Kind) -> Option<Value> {
-    let immutable = |field: &str| json!({ "rule": format!("self.spec.{field} == oldSelf.spec.{field}"), "message": format!("spec.{field} is immutable: delete the object and create it anew") });
-    let rules = match kind {
-        Kind::ServiceConnection => vec![
-            immutable("source.kind"),
-            immutable("source.name"),
-            immutable("destination.kind"),
-            immutable("destination.name"),
-            json!({
-                "rule": "self.spec.source.kind != 'Application' || (!has(self.spec.source.podSelector) && !has(self.spec.source.namespaceSelector))",
-                "message": "an Application has its own podSelector and namespace: spec.source takes no selectors for it",
-            }),
-        ],
-        Kind::MySQLDatabase | Kind::PostgresDatabase => vec![immutable("instance")],
-        _ => return None,
+/// Adds what CEL says, each rule at the field that it is of: the server names that field to whoever breaks it. A
+/// reference that changes would move grants from one service to another.
+fn add_rules(kind: Kind, schema: &mut Value) {
+    let immutable = json!({ "rule": "self == oldSelf", "message": "references are immutable: delete the object and create it anew" });
+    let (references, others): (&[&str], _) = match kind {
+        Kind::ServiceConnection => (
+            &["/source/kind", "/source/name", "/destination/kind", "/destination/name"],
+            Some((
+                "/source",
+                json!({
+                    "rule": "self.kind != 'Application' || (!has(self.podSelector) && !has(self.namespaceSelector))",
+                    "message": "an Application has its own podSelector and namespace: no selectors beside it",
+                }),
+            )),
+        ),
+        Kind::MySQLDatabase | Kind::PostgresDatabase => (&["/instance"], None),
+        _ => (&[], None),
     };
-    Some(Value::Array(rules))
+    for (field, rule) in references.iter().map(|field| (*field, immutable.clone())).chain(others) {
+        let place = format!("/properties/spec{}", field.replace('/', "/properties/"));
+        if let Some(field) = schema.pointer_mut(&place) {
+            field["x-kubernetes-validations"] = json!([rule]);
+        }
+    }
 }
 
 /// The type's schema as the API server takes it: structural, nothing referred to, nothing closed.
@@ -223,9 +228,35 @@ mod tests {
 
     #[test]
     fn an_old_server_gets_no_rules_and_a_new_one_those_of_references() {
-        let text = |rules| serde_json::to_string(&definitions(rules)).unwrap();
-        assert!(!text(Rules::None).contains("x-kubernetes-validations"));
-        assert!(text(Rules::Cel).contains("self.spec.destination.name == oldSelf.spec.destination.name"));
+        fn places(path: &str, schema: &Value, found: &mut Vec<String>) {
+            if schema.get("x-kubernetes-validations").is_some() {
+                found.push(path.to_owned());
+            }
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                places(&format!("{path}.{name}"), property, found);
+            }
+        }
+        let rules = |rules| {
+            let mut found = Vec::new();
+            for definition in definitions(rules) {
+                let kind = definition["spec"]["names"]["kind"].as_str().unwrap();
+                places(kind, &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut found);
+            }
+            found
+        };
+        assert_eq!(rules(Rules::None), Vec::<String>::new());
+        assert_eq!(
+            rules(Rules::Cel),
+            [
+                "ServiceConnection.spec.destination.kind",
+                "ServiceConnection.spec.destination.name",
+                "ServiceConnection.spec.source",
+                "ServiceConnection.spec.source.kind",
+                "ServiceConnection.spec.source.name",
+                "MySQLDatabase.spec.instance",
+                "PostgresDatabase.spec.instance",
+            ]
+        );
     }
 
     #[test]
