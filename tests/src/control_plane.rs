@@ -7,7 +7,9 @@ mod api;
 mod audit;
 mod authority;
 mod bound;
+mod core;
 mod line;
+mod newer;
 mod servers;
 
 use std::{
@@ -27,6 +29,7 @@ pub use api::Api;
 pub use audit::Request;
 pub use authority::{Authority, Credentials, User};
 pub use line::Line;
+pub use newer::{DEFINITION, Newer};
 use servers::{ISSUER, SERVER_PORT, STORE_PEER_PORT, STORE_PORT};
 pub use servers::{SERVICES, Servers};
 

@@ -3,6 +3,7 @@
 //! Debian has no package of the servers, but one of their source with everything that it needs. It is built once, which
 //! takes minutes, and kept below `target/kube`.
 
+pub mod newer;
 mod source;
 
 use std::{

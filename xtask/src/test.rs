@@ -98,6 +98,9 @@ pub fn run(args: &Args) -> Result<()> {
             // What needs modules that this kernel may lack is the tier vm's.
             cargo.args(["--include-ignored", "--skip", "modules::"]);
         }
+        if args.full && tier == Tier::Control {
+            cargo.env("ENFORCER_NEWER_SERVER", kubernetes::newer::server()?);
+        }
         if args.full && tier == Tier::Netns {
             // What has to be fast is asked of the binary as it is released.
             build::run(&build::Args { release: true })?;

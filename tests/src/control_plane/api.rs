@@ -11,6 +11,8 @@ use enforcer::{
 use serde_json::Value;
 use tokio::{runtime::Runtime, task::JoinSet};
 
+use super::newer;
+
 /// Requests that are under way at one time.
 const AT_ONCE: usize = 16;
 /// Owner of the fields that others than ours write.
@@ -34,6 +36,18 @@ impl Api {
     /// Makes an object; the server's word if it refuses.
     pub fn create(&self, document: &Value) -> Result<Value, ApiError> {
         self.runtime.block_on(self.cluster.create(&resource(document), document))
+    }
+
+    /// Writes the fields of a document, as our roles do; the server's word if it refuses.
+    pub fn apply(&self, document: &Value, subresource: Option<&str>) -> Result<Value, ApiError> {
+        let resource = resource(document);
+        self.runtime.block_on(self.cluster.apply(&resource, MANAGER, subresource, document))
+    }
+
+    /// Deletes the object of its kind, namespace and name; the server's word if it refuses.
+    pub fn delete(&self, document: &Value) -> Result<(), ApiError> {
+        let (namespace, name) = place(document);
+        self.runtime.block_on(self.cluster.delete(&resource(document), namespace, name))
     }
 
     /// All of them; the first refusal ends it.
@@ -118,6 +132,7 @@ fn resource(document: &Value) -> Resource {
     match kind {
         Some(Kind::EndpointSlice) => Resource::OLD_ENDPOINT_SLICE,
         Some(kind) => Resource::of(*kind),
+        None if name == newer::DEFINITION.kind => newer::DEFINITION,
         None => Resource::CONFIG_MAP,
     }
 }
