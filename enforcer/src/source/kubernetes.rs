@@ -51,6 +51,8 @@ pub struct Connect {
 #[derive(Clone)]
 pub struct Cluster {
     client: kube::Client,
+    /// The same for whoever asks again at a pace of their own: it passes on what the server says at once.
+    direct: kube::Client,
     /// Its URL.
     server: Arc<str>,
     namespace: Arc<str>,
@@ -102,10 +104,21 @@ impl Cluster {
             )?,
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
+        Self::of(config)
+    }
+
+    fn of(config: kube::Config) -> anyhow::Result<Self> {
         let namespace = Arc::from(config.default_namespace.as_str());
         let server = Arc::from(config.cluster_url.to_string());
-        let client = kube::Client::try_from(config).context("cannot make a client of the API server")?;
-        Ok(Self { client, server, namespace })
+        let mut direct = config.clone();
+        direct.default_retry = false;
+        let [client, direct] = [config, direct].map(kube::Client::try_from);
+        let what = "cannot make a client of the API server";
+        Ok(Self { client: client.context(what)?, direct: direct.context(what)?, server, namespace })
+    }
+
+    fn without_retries(&self) -> Self {
+        Self { client: self.direct.clone(), ..self.clone() }
     }
 
     /// The namespace of the kubeconfig's context, or of the pod.

@@ -35,6 +35,15 @@ fn refused(place: &Place, address: &str) -> bool {
     connects(place, address).is_err_and(|said| said.contains("Operation not permitted"))
 }
 
+/// What becomes of the server.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Away {
+    /// Whoever has a connection is told.
+    Killed,
+    /// It takes connections and requests, and says nothing more.
+    Hangs,
+}
+
 /// A granted pod with an open session, another pod, and every role.
 struct Scene {
     on: ApiLab,
@@ -86,11 +95,17 @@ impl Scene {
         }
     }
 
-    fn server_goes_away(&mut self) {
+    fn server_goes_away(&mut self, away: Away) {
         self.wait_informed(&ALL, "it is informed", |said| said == "True Informed: ");
-        self.on.plane.kill().expect("it is killed");
+        match away {
+            Away::Killed => self.on.plane.kill().expect("it is killed"),
+            Away::Hangs => self.on.plane.pause().expect("it hangs"),
+        }
         let server = self.on.plane.server();
-        let begin = format!("False NoAnswer: {server}: ");
+        let begin = match away {
+            Away::Killed => format!("False NoAnswer: {server}: "),
+            Away::Hangs => format!("False NoAnswer: {server}: it does not answer; "),
+        };
         self.wait_informed(&[Role::Agent, Role::Gateway], "it is said", |said| {
             said.starts_with(&begin) && said.ends_with("; what it said last is in force")
         });
@@ -122,9 +137,12 @@ impl Scene {
         assert!(self.session.ended().is_none(), "a session goes on");
     }
 
-    fn server_comes_back(&mut self) {
+    fn server_comes_back(&mut self, away: Away) {
         let (on, address) = (&mut self.on, &self.address);
-        on.plane.restart().expect("it starts again");
+        match away {
+            Away::Killed => on.plane.restart().expect("it starts again"),
+            Away::Hangs => on.plane.resume().expect("it goes on"),
+        }
         let labels = json!({ "app": "cart" });
         let change =
             json!({ "kind": "Pod", "metadata": { "name": "audit", "namespace": "shop", "labels": labels } });
@@ -151,21 +169,26 @@ fn address(on: &ApiLab, destination: &str) -> Option<String> {
     object["status"]["addresses"][0].as_str().map(str::to_owned)
 }
 
-fn outage(seconds: u64) {
+fn outage(away: Away, seconds: u64) {
     let mut scene = Scene::start();
     let began = Instant::now();
-    scene.server_goes_away();
+    scene.server_goes_away(away);
     scene.all_holds(began + Duration::from_secs(seconds));
-    scene.server_comes_back();
+    scene.server_comes_back(away);
 }
 
 #[test]
 fn what_a_server_that_is_away_said_last_is_enforced_and_said_and_caught_up_with() {
-    outage(8);
+    outage(Away::Killed, 8);
+}
+
+#[test]
+fn what_a_server_that_hangs_said_last_is_enforced_and_said_and_caught_up_with() {
+    outage(Away::Hangs, 0);
 }
 
 #[test]
 #[ignore = "long: the API server is away for a minute"]
 fn what_a_server_that_is_away_for_a_minute_said_last_is_enforced() {
-    outage(60);
+    outage(Away::Killed, 60);
 }

@@ -10,9 +10,12 @@ use super::{
 use crate::model::Kind;
 
 mod one;
+mod pulse;
+#[cfg(test)]
+mod tests;
 mod waits;
 
-use waits::Waits;
+use waits::{Pace, Waits};
 
 /// Events that wait to be put together.
 const BACKLOG: usize = 256;
@@ -115,16 +118,13 @@ fn watches(interest: &Interest, slices: Resource) -> Vec<Watch> {
 
 /// Follows objects of ours at one server, and everything else at another, which may be the same.
 pub(super) fn follow(ours: &Cluster, others: &Cluster, interest: &Interest) -> Watched {
-    let servers = Servers { ours: ours.clone(), others: others.clone(), interest: interest.clone() };
-    let (sender, told) = watch::channel(Told::default());
-    let (hearing, heard) = watch::channel(together(&servers.hearings()));
-    tokio::spawn(async move {
-        tokio::select! {
-            () = sender.closed() => {}
-            () = put_together(&servers, &sender, &hearing) => {}
-        }
-    });
-    Watched { told, heard }
+    let servers = Servers {
+        ours: ours.without_retries(),
+        others: others.without_retries(),
+        interest: interest.clone(),
+        pace: Pace::default(),
+    };
+    servers.follow()
 }
 
 /// Where to follow what.
@@ -132,14 +132,31 @@ struct Servers {
     ours: Cluster,
     others: Cluster,
     interest: Interest,
+    pace: Pace,
 }
 
 impl Servers {
-    /// Of the server of ours, and of the other one if it is another.
+    fn follow(self) -> Watched {
+        let (sender, told) = watch::channel(Told::default());
+        let (hearing, heard) = watch::channel(together(&self.hearings()));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = put_together(&self, &sender, &hearing) => {}
+            }
+        });
+        Watched { told, heard }
+    }
+
+    /// The server of ours, and the other one if it is another.
+    fn each(&self) -> Vec<&Cluster> {
+        let mut servers = vec![&self.ours, &self.others];
+        servers.dedup_by(|one, other| one.server == other.server);
+        servers
+    }
+
     fn hearings(&self) -> Vec<Hearings> {
-        let mut servers = vec![&self.ours.server, &self.others.server];
-        servers.dedup();
-        servers.into_iter().map(|server| Hearings::new(server)).collect()
+        self.each().into_iter().map(|cluster| Hearings::new(&cluster.server)).collect()
     }
 
     fn of(&self, watch: &Watch) -> &Cluster {
@@ -172,19 +189,27 @@ async fn put_together(
             }
         });
     };
-    let slices = slices(&servers.others, |trouble| {
+    let slices = slices(&servers.others, servers.pace, |trouble| {
         hearings[last].note(usize::MAX, "what it serves", trouble);
         tell(&hearings);
     })
     .await;
     let watches = watches(&servers.interest, slices);
-    let names: Vec<_> =
+    let mut names: Vec<_> =
         watches.iter().map(|watch| (if watch.is_ours() { 0 } else { last }, watch.resource.plural)).collect();
     let mut view = View::new(watches.len());
     let (say, mut said) = mpsc::channel(BACKLOG);
     let mut tasks = tokio::task::JoinSet::new();
+    let mut silences = Vec::new();
+    for (at, cluster) in servers.each().into_iter().enumerate() {
+        let silence = watch::Sender::new(());
+        silences.push(silence.subscribe());
+        tasks.spawn(pulse::run(cluster.clone(), names.len(), say.clone(), silence, servers.pace));
+        names.push((at, "whether it is there"));
+    }
     for (number, watch) in watches.into_iter().enumerate() {
-        tasks.spawn(one::run(servers.of(&watch).clone(), watch, number, say.clone()));
+        let (cluster, silences) = (servers.of(&watch).clone(), silences[names[number].0].clone());
+        tasks.spawn(one::run(cluster, watch, number, say.clone(), silences, servers.pace));
     }
     while let Some(first) = said.recv().await {
         // One view for everything that is there.
@@ -206,8 +231,8 @@ async fn put_together(
 }
 
 /// The version of EndpointSlices, as soon as the server says which it has.
-async fn slices(cluster: &Cluster, mut note: impl FnMut(Option<String>)) -> Resource {
-    let mut waits = Waits::default();
+async fn slices(cluster: &Cluster, pace: Pace, mut note: impl FnMut(Option<String>)) -> Resource {
+    let mut waits = Waits::new(pace);
     loop {
         match cluster.endpoint_slices().await {
             Ok(resource) => {

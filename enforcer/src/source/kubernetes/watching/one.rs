@@ -1,19 +1,15 @@
 //! One kind: a list, and a watch from where it ended, for as long as the server goes on from there.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, error::Error, future::Future, io, pin::pin, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, WatchEvent, WatchParams},
 };
+use tokio::{sync::watch, time::Instant};
 
-use super::{Waits, Watch, Word, Words};
+use super::{Pace, Waits, Watch, Word, Words, waits::Went};
 use crate::{
     model::Kind,
     source::kubernetes::{
@@ -25,24 +21,23 @@ use crate::{
 
 /// Objects of one page of a list.
 const PAGE: u32 = 250;
-/// Seconds until the server ends a watch, which is then resumed.
-const WATCH_SECONDS: u32 = 60;
-/// A watch that says nothing for so long, not even that it ends, has no server any more.
-const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
-/// Until an answer begins.
-const ANSWER: Duration = Duration::from_secs(15);
-/// A watch that ends so soon and has told nothing is not asked for again at once.
-const BRIEF: Duration = Duration::from_secs(1);
-const SILENT: &str = "it does not answer";
 
-/// Follows it until nobody listens any more.
-pub(super) async fn run(cluster: Cluster, watch: Watch, number: usize, say: Words) {
+/// Follows it until nobody listens any more; anew whenever the server was silent.
+pub(super) async fn run(
+    cluster: Cluster,
+    watch: Watch,
+    number: usize,
+    say: Words,
+    silences: watch::Receiver<()>,
+    pace: Pace,
+) {
     let api: Api<Raw> = if watch.namespace.is_empty() {
         Api::all_with(cluster.client, &watch.resource.api())
     } else {
         Api::namespaced_with(cluster.client, watch.namespace, &watch.resource.api())
     };
-    let mut one = One { api, watch, number, say, waits: Waits::default(), troubled: false };
+    let waits = Waits::new(pace);
+    let mut one = One { api, watch, number, say, silences, pace, waits, troubled: false, unproven: false };
     let Err(Over) = one.follow().await;
 }
 
@@ -50,21 +45,47 @@ pub(super) async fn run(cluster: Cluster, watch: Watch, number: usize, say: Word
 struct Over;
 
 /// Why there is no answer, or not the one that was asked for.
-enum Failure {
+pub(super) enum Failure {
     Silent,
+    /// A watch went on when the server should have ended it.
+    Endless,
     Refused(kube::Error),
 }
 
 impl Failure {
     /// The server has forgotten where the watch, or the list, was.
-    fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         matches!(self, Self::Refused(kube::Error::Api(status)) if status.code == 410)
+    }
+
+    /// Nobody has answered at all, not even with a refusal.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Silent | Self::Refused(kube::Error::HyperError(_) | kube::Error::Service(_)))
+    }
+
+    pub fn text(&self) -> String {
+        match self {
+            Self::Silent => "it does not answer".to_owned(),
+            Self::Endless => {
+                "it does not end a watch that should be over, and may not have told everything".to_owned()
+            }
+            Self::Refused(error) => chain(error),
+        }
     }
 }
 
-async fn answer<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
-    let answer = tokio::time::timeout(ANSWER, request).await;
-    answer.map_err(|_| Failure::Silent)?.map_err(Failure::Refused)
+pub(super) async fn answer<T>(
+    within: Duration,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Failure> {
+    let answer = tokio::time::timeout(within, request).await.map_err(|_| Failure::Silent)?;
+    answer.map_err(|error| if is_late(&error) { Failure::Silent } else { Failure::Refused(error) })
+}
+
+/// Whether a connection took too long to come about, to a server that takes it and says nothing.
+fn is_late(error: &(dyn Error + 'static)) -> bool {
+    let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+    error.downcast_ref().is_some_and(is_late) || error.source().is_some_and(self::is_late)
 }
 
 struct One {
@@ -72,8 +93,12 @@ struct One {
     watch: Watch,
     number: usize,
     say: Words,
+    silences: watch::Receiver<()>,
+    pace: Pace,
     waits: Waits,
     troubled: bool,
+    /// The last watch was answered and went wrong; no other has told anything since.
+    unproven: bool,
 }
 
 impl One {
@@ -100,7 +125,7 @@ impl One {
         params.field_selector = Some(self.watch.fields.clone()).filter(|fields| !fields.is_empty());
         params.label_selector = Some(self.watch.labels.clone()).filter(|labels| !labels.is_empty());
         loop {
-            let page = match answer(self.api.list(&params)).await {
+            let page = match answer(self.pace.answer, self.api.list(&params)).await {
                 Ok(page) => page,
                 Err(failure) => {
                     self.failed(failure).await?;
@@ -121,12 +146,13 @@ impl One {
 
     /// Tells what changes, from watch to watch. Returns when the server has forgotten what there was.
     async fn watch(&mut self, mut version: String) -> Result<(), Over> {
-        let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+        let seconds = u32::try_from(self.pace.watch.as_secs()).unwrap_or(u32::MAX);
+        let mut params = WatchParams::default().timeout(seconds);
         params.field_selector = Some(self.watch.fields.clone()).filter(|fields| !fields.is_empty());
         params.label_selector = Some(self.watch.labels.clone()).filter(|labels| !labels.is_empty());
         loop {
-            let began = Instant::now();
-            let stream = match answer(self.api.watch(&params, &version)).await {
+            self.silences.mark_unchanged();
+            let stream = match answer(self.pace.answer, self.api.watch(&params, &version)).await {
                 Ok(stream) => stream,
                 Err(failure) if failure.is_gone() => return self.forgotten().await,
                 Err(failure) => {
@@ -134,42 +160,74 @@ impl One {
                     continue;
                 }
             };
-            self.succeeded().await?;
-            let (mut stream, mut has_told) = (pin!(stream), false);
-            // One that is cut off goes on where it was.
-            while let Ok(Some(event)) = tokio::time::timeout(SILENCE, stream.next()).await {
-                match event {
-                    Ok(WatchEvent::Added(raw) | WatchEvent::Modified(raw)) => {
-                        version = raw.resource_version().unwrap_or(version);
-                        self.put(raw).await?;
-                    }
-                    Ok(WatchEvent::Deleted(raw)) => {
-                        version = raw.resource_version().unwrap_or(version);
-                        self.remove(raw).await?;
-                    }
-                    Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
-                    Ok(WatchEvent::Error(status)) if status.code == 410 => return self.forgotten().await,
-                    Ok(WatchEvent::Error(status)) => {
-                        self.failed(Failure::Refused(kube::Error::Api(status))).await?;
-                        break;
-                    }
-                    Err(error @ kube::Error::SerdeError(_)) => {
-                        self.failed(Failure::Refused(error)).await?;
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::debug!(kind = self.watch.resource.plural, "cut off: {}", chain(&error));
-                        break;
-                    }
-                }
-                has_told = true;
+            if !self.unproven {
+                self.succeeded().await?;
             }
-            if has_told || began.elapsed() > BRIEF {
-                self.waits.reset();
-            } else {
-                self.pause().await;
-            }
+            let Some(went) = self.hear(stream, &mut version).await? else { return self.forgotten().await };
+            tokio::time::sleep(self.waits.after(&went)).await;
         }
+    }
+
+    /// Tells what one watch tells, to its end. `None`: the server has forgotten where it was to begin.
+    async fn hear(
+        &mut self,
+        stream: impl Stream<Item = kube::Result<WatchEvent<Raw>>>,
+        version: &mut String,
+    ) -> Result<Option<Went>, Over> {
+        let began = Instant::now();
+        let until = began + self.pace.watch + self.pace.late;
+        let (mut stream, mut went) =
+            (pin!(stream), Went { failed: false, told: false, lasted: Duration::ZERO });
+        // One that is cut off goes on where it was.
+        loop {
+            let event = tokio::select! {
+                event = tokio::time::timeout_at(until, stream.next()) => event,
+                // What the server says after that, it may say to nobody.
+                _ = self.silences.changed() => break,
+            };
+            let next = match event {
+                Ok(Some(Ok(WatchEvent::Added(raw) | WatchEvent::Modified(raw)))) => {
+                    let next = raw.resource_version();
+                    self.put(raw).await?;
+                    next
+                }
+                Ok(Some(Ok(WatchEvent::Deleted(raw)))) => {
+                    let next = raw.resource_version();
+                    self.remove(raw).await?;
+                    next
+                }
+                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => Some(bookmark.metadata.resource_version),
+                Ok(Some(Ok(WatchEvent::Error(status)))) if status.code == 410 => return Ok(None),
+                Ok(Some(Ok(WatchEvent::Error(status)))) => {
+                    went.failed = true;
+                    self.doubt(&Failure::Refused(kube::Error::Api(status))).await?;
+                    break;
+                }
+                Ok(Some(Err(error @ kube::Error::SerdeError(_)))) => {
+                    went.failed = true;
+                    self.doubt(&Failure::Refused(error)).await?;
+                    break;
+                }
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(kind = self.watch.resource.plural, "cut off: {}", chain(&error));
+                    break;
+                }
+                Ok(None) => {
+                    self.proven().await?;
+                    break;
+                }
+                Err(_elapsed) => {
+                    self.doubt(&Failure::Endless).await?;
+                    break;
+                }
+            };
+            if let Some(next) = next.filter(|next| next != version) {
+                (*version, went.told) = (next, true);
+            }
+            self.proven().await?;
+        }
+        went.lasted = began.elapsed();
+        Ok(Some(went))
     }
 
     async fn pause(&mut self) {
@@ -194,13 +252,29 @@ impl One {
 
     /// Says what is wrong, and waits.
     async fn failed(&mut self, failure: Failure) -> Result<(), Over> {
-        let message = message(&self.watch, &failure);
+        self.trouble(&failure).await?;
+        self.pause().await;
+        Ok(())
+    }
+
+    /// A watch that was answered is no better for it: that the next one is answered is no sign that it works.
+    async fn doubt(&mut self, failure: &Failure) -> Result<(), Over> {
+        self.unproven = true;
+        self.trouble(failure).await
+    }
+
+    /// A watch has told something, or ended when it should.
+    async fn proven(&mut self) -> Result<(), Over> {
+        self.unproven = false;
+        self.succeeded().await
+    }
+
+    async fn trouble(&mut self, failure: &Failure) -> Result<(), Over> {
+        let message = message(&self.watch, failure);
         if !std::mem::replace(&mut self.troubled, true) {
             tracing::warn!(kind = self.watch.resource.plural, "{message}");
         }
-        self.say(Word::Trouble(Some(message))).await?;
-        self.pause().await;
-        Ok(())
+        self.say(Word::Trouble(Some(message))).await
     }
 
     async fn put(&self, mut raw: Raw) -> Result<(), Over> {
@@ -233,22 +307,19 @@ impl One {
 }
 
 fn message(watch: &Watch, failure: &Failure) -> String {
-    let error = match failure {
-        Failure::Silent => return SILENT.to_owned(),
-        Failure::Refused(error) => error,
-    };
+    let Failure::Refused(error) = failure else { return failure.text() };
     let plural = watch.resource.plural;
     match error {
         kube::Error::Api(status) if status.code == 404 && watch.kind.is_some_and(Kind::is_ours) => {
             format!("it has no {plural}, expected the definitions that `enforcer install` prints")
         }
         kube::Error::Api(status) if status.code == 403 => format!("not allowed: {}", status.message),
-        error => chain(error),
+        _ => failure.text(),
     }
 }
 
 /// The error and what caused it, each once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
