@@ -1,7 +1,7 @@
 //! A cluster of many pods and connections: one node of it is the lab's, the others are objects only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
@@ -36,7 +36,7 @@ pub struct Size {
 
 impl Size {
     pub const FULL: Self = Self { nodes: 100, pods_of_node: 50, apps: 100, connections_of_app: 5 };
-    pub const SMALL: Self = Self { nodes: 10, pods_of_node: 10, apps: 10, connections_of_app: 3 };
+    pub const SMALL: Self = Self { nodes: 10, pods_of_node: 10, apps: 12, connections_of_app: 3 };
 
     pub const fn pods(self) -> usize {
         self.nodes * self.pods_of_node
@@ -171,6 +171,54 @@ impl Crowd {
             })
         });
         self.on.api.change_all(touched.collect()).map(drop)
+    }
+
+    /// What does not stand in a status as it must, of connections, destinations and nodes.
+    pub fn wrong(&self) -> Result<Vec<String>> {
+        let list = |kind| self.on.api.list(&Resource::of(kind));
+        let (mut all, mut here) = <(BTreeMap<String, u64>, BTreeMap<String, u64>)>::default();
+        let node = self.on.lab.id.node();
+        for pod in list(Kind::Pod)? {
+            let app = pod["metadata"]["labels"]["app"].as_str().unwrap_or_default();
+            *all.entry(app.to_owned()).or_default() += 1;
+            *here.entry(app.to_owned()).or_default() += u64::from(pod["spec"]["nodeName"] == node.as_str());
+        }
+        let mut wrong = Vec::new();
+        let mut compare = |name: &Value, found: Value, wanted: Value| {
+            if found != wanted {
+                wrong.push(format!("{name} has {found}, expected {wanted}"));
+            }
+        };
+        for connection in list(Kind::ServiceConnection)? {
+            let (spec, status) = (&connection["spec"], &connection["status"]);
+            let app = spec["source"]["podSelector"]["matchLabels"]["app"].as_str().unwrap_or_default();
+            let count = |pods: &BTreeMap<String, u64>| pods.get(app).copied().unwrap_or_default();
+            let nodes = if count(&here) > 0 { json!([node]) } else { Value::Null };
+            let to = spec["destination"]["name"].as_str().unwrap_or_default();
+            let name = format!("postgres-{to}.{PROJECT}.svc.cluster.local");
+            let found = ["matchedPods", "activePods", "nodes", "destinationDNS"].map(|field| &status[field]);
+            compare(
+                &connection["metadata"]["name"],
+                json!(found),
+                json!([count(&all), count(&here), nodes, name]),
+            );
+        }
+        let mut numbers = BTreeSet::new();
+        for kind in [Kind::Postgres, Kind::TunnelNode] {
+            for object in list(kind)? {
+                let (status, name) = (&object["status"], &object["metadata"]["name"]);
+                let is_new = numbers.insert((kind, status["number"].as_u64()));
+                let gets =
+                    if kind == Kind::Postgres { &status["addresses"] } else { &status["ranges"]["blocks"] };
+                let has = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+                compare(
+                    name,
+                    json!([status["number"].is_u64(), is_new, has(gets)]),
+                    json!([true, true, true]),
+                );
+            }
+        }
+        Ok(wrong)
     }
 
     /// MiB that a role has resident, now (`VmRSS`) or at most so far (`VmHWM`).

@@ -1,21 +1,15 @@
 //! Somebody else writes what is the controller's: it is put right, and nobody fights for ever.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use enforcer_tests::lab::{command::finish, roles::enforcer, wait};
+use enforcer_tests::lab::wait;
 use serde_json::{Value, json};
 
 use crate::world::World;
 
 /// Requests that the controller has sent to write something.
 fn sent(world: &World) -> u64 {
-    let socket = world.run_dir("controller").join("controller.sock");
-    let mut command = Command::new(enforcer().expect("it is built"));
-    let text = finish(command.args(["status", "-o", "json", "--socket"]).arg(socket)).expect("it answers");
-    let status: Value = serde_json::from_str(&text).expect("JSON");
+    let status = world.status("controller").expect("it answers");
     status["writes"]["sent"].as_u64().expect("it counts")
 }
 

@@ -1,12 +1,12 @@
 //! An API server that knows our kinds, and a controller beside it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 use enforcer::model::crd;
 use enforcer_tests::{
     control_plane::ControlPlane,
-    lab::{Running, wait},
+    lab::{Running, command::finish, roles::enforcer, wait},
 };
 use serde_json::Value;
 
@@ -108,6 +108,14 @@ impl World {
             let text = |field: &str| found[field].as_str().unwrap_or_default();
             format!("{} {}: {}", text("status"), text("reason"), text("message"))
         })
+    }
+
+    /// What a controller of this name says of itself.
+    pub fn status(&self, name: &str) -> Result<Value> {
+        let socket = self.run_dir(name).join("controller.sock");
+        let mut command = Command::new(enforcer()?);
+        let text = finish(command.args(["status", "-o", "json", "--socket"]).arg(socket))?;
+        serde_json::from_str(&text).context("it answers in JSON")
     }
 
     /// Waits until the condition is that, and says what it is otherwise.

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer_tests::api_lab::{Crowd, Size};
+use enforcer_tests::{
+    api_lab::{Crowd, Size},
+    lab::wait,
+};
 
 /// Lets pods come and go for a while; then nothing but statuses, reports and the lease has been written.
 fn churn(size: Size, seconds: u64, pods_of_round: usize) {
@@ -52,6 +55,16 @@ fn churn(size: Size, seconds: u64, pods_of_round: usize) {
     let statuses =
         asked.get("enforcer-controller patch serviceconnections/status").copied().unwrap_or_default();
     assert!(statuses <= most, "{statuses} in {elapsed} s: {asked:?}");
+    // Each object is written a few times until it is what it must be.
+    let objects = size.connections() + size.apps + size.nodes;
+    assert!(writes <= 6 * objects, "{writes} for {objects} objects: {at_first:?}");
+    // However many writes that took, in the end nothing is left out, and no count is an old one.
+    let mut wrong = Vec::new();
+    wait::for_true("every status says what is", || {
+        wrong = crowd.wrong().expect("the server answers");
+        wrong.is_empty()
+    })
+    .unwrap_or_else(|err| panic!("{err}: {wrong:#?}"));
 }
 
 fn is_write(what: &str) -> bool {
