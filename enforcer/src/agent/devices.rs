@@ -203,7 +203,8 @@ impl Devices {
         let line = |(ifindex, window): (&u32, &Duration)| {
             let link = self.links.get(ifindex)?;
             let part = format!("{:?}", self.parts.get(ifindex)?);
-            let millis = window.as_secs_f64() * 1e3;
+            // A tenth is what anybody reads.
+            let millis = (window.as_secs_f64() * 1e4).round() / 10.0;
             Some(json!({ "device": link.name, "interface": ifindex, "as": part, "guardedAfterMs": millis }))
         };
         self.windows.iter().filter_map(line).collect()
