@@ -171,6 +171,10 @@ fn no_change_is_lost_on_a_line_that_is_cut_all_the_time() {
         api.create(&service(&name(round % 20))).expect("the other comes back");
         line.interrupt();
     }
+    // For good: what comes back would hide that nobody was told.
+    line.cut();
+    api.delete_all(vec![service("later-28")]).expect("it goes while nobody listens");
+    line.mend();
     let listed = api.list(&Resource::of(Kind::Service)).expect("it answers");
     let labels =
         |service: &Value| serde_json::from_value(service["metadata"]["labels"].clone()).unwrap_or_default();
@@ -179,4 +183,6 @@ fn no_change_is_lost_on_a_line_that_is_cut_all_the_time() {
         .map(|service| (service["metadata"]["name"].as_str().expect("a name").to_owned(), labels(service)))
         .collect();
     follower.wait("everything is as the server has it", |seen| *seen == there);
+    api.delete_all(vec![service("later-29")]).expect("it goes before their eyes");
+    follower.wait("what goes is told", |seen| !seen.contains_key("later-29"));
 }
