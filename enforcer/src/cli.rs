@@ -156,6 +156,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(install::uninstall::run(&args, out::note))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Gateway(args) if args.is_cleanup() => {
+            role::run(async move { Ok(out::data(&gateway::cleanup(&args).await?)?) })
+        }
         Command::Gateway(args) => role::run(gateway::run(args)),
         Command::Load(args) => role::run(load::run(args)),
         Command::Tunnel(args) => role::run(tunnel::process::run(args)),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use clap::builder::ArgPredicate;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{info, warn};
@@ -33,6 +34,7 @@ use crate::{
 
 pub mod allowed;
 pub mod claims;
+mod cleanup;
 mod clock;
 pub mod compile;
 mod far_end;
@@ -50,6 +52,7 @@ mod sessions;
 mod status;
 mod store;
 
+pub use cleanup::cleanup;
 use manager::{Channels, Manager, Parts, Settings};
 
 const LOCK_TRIES: u32 = 50;
@@ -58,13 +61,25 @@ const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Flags of `enforcer gateway`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Remove everything that a gateway of this name has made on this host, but its key, and end
+    #[arg(long)]
+    cleanup: bool,
+    /// Do not end then, but wait to be told to: in a Deployment, what ends is started again
+    #[arg(long, requires = "cleanup")]
+    stay: bool,
     #[command(flatten)]
     source: SourceArgs,
     /// Name of the TunnelGateway that this process is
     #[arg(long)]
     name: String,
     /// Private key, as `enforcer keygen gateway` made it
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required = false,
+        required_unless_present = "cleanup",
+        default_value_if("cleanup", ArgPredicate::IsPresent, "-")
+    )]
     key: PathBuf,
     /// Folder for what belongs to this process; /run/enforcer/NAME where absent
     #[arg(long, value_name = "DIR")]
@@ -86,10 +101,24 @@ pub struct Args {
     host_mounts: Option<PathBuf>,
 }
 
+impl Args {
+    /// Whether the host is to be left as it was, not the role to be run.
+    pub const fn is_cleanup(&self) -> bool {
+        self.cleanup
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.run_dir.clone().unwrap_or_else(|| PathBuf::from("/run/enforcer").join(&self.name))
+    }
+
+    fn bpffs(&self) -> PathBuf {
+        self.bpffs.clone().unwrap_or_else(|| pins_of(&self.name))
+    }
+}
+
 /// Runs the gateway until it is told to stop.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let run_dir = args.run_dir.clone().unwrap_or_else(|| PathBuf::from("/run/enforcer").join(&args.name));
-    let bpffs = args.bpffs.clone().unwrap_or_else(|| pins_of(&args.name));
+    let (run_dir, bpffs) = (args.run_dir(), args.bpffs());
     std::fs::create_dir_all(&run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
     let _lock = lock(&run_dir).await?;
     if let Some(path) = &args.host_mounts {

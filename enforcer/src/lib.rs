@@ -15,6 +15,7 @@ pub mod dns;
 pub mod gateway;
 pub mod install;
 pub mod keygen;
+mod leftovers;
 pub mod model;
 pub mod mounts;
 pub mod netlink;

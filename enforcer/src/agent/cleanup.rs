@@ -2,20 +2,12 @@
 //!
 //! Programs go first and the blackholes last, so that nothing leaves the node in clear while it is done.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::{Args, boot_unit, pair, start, tunnels};
-use crate::{
-    datapath::kernel::remove_everything,
-    netlink::Netlink,
-    netns, signals,
-    tunnel::{descriptions, socket_path},
-};
+use crate::{datapath::kernel::remove_everything, leftovers, netlink::Netlink, netns, signals};
 
 /// Files of a run directory that an agent makes, and its tunnel.
 const FILES: [&str; 6] =
@@ -32,31 +24,24 @@ pub async fn cleanup(args: &Args) -> anyhow::Result<String> {
     let mut removed = remove_everything(&bpffs)
         .with_context(|| format!("cannot take the programs of {} off", bpffs.display()))?;
     let netns = args.tunnel_netns.clone().unwrap_or_else(|| tunnels::default_netns(&args.node));
-    removed.extend(descriptions_of(&run_dir)?);
+    removed.extend(leftovers::remove_descriptions(&run_dir)?);
     removed.extend(devices(&netns).await?);
     // The last that keeps anything in.
     Netlink::open(None)?.prune_routes(|_| false).await?;
     removed.push("routes of enforcer (proto 239)".to_owned());
-    for name in FILES {
-        if remove(&run_dir.join(name))? {
-            removed.push(run_dir.join(name).display().to_string());
-        }
-    }
+    removed.extend(leftovers::remove_files(&run_dir, &FILES)?);
     removed.extend(boot_guard(args)?);
     drop(lock);
-    // Of somebody else's files nothing is known.
-    if let Err(error) = fs::remove_dir(&run_dir) {
-        removed.push(format!("but not {}: {error}", run_dir.display()));
-    }
+    removed.extend(leftovers::remove_run_dir(&run_dir));
     // Named only by whoever wants it gone.
-    if args.key != Path::new("-") && remove(&args.key)? {
+    if args.key != Path::new("-") && leftovers::remove(&args.key)? {
         removed.push(args.key.display().to_string());
     }
     if args.stay {
         tracing::info!("the node is clean");
         signals::told_to_end()?.await;
     }
-    Ok(removed.iter().fold(String::new(), |lines, line| lines + line + "\n"))
+    Ok(leftovers::lines(&removed))
 }
 
 /// The next boot guards nothing any more.
@@ -66,23 +51,8 @@ fn boot_guard(args: &Args) -> anyhow::Result<Vec<String>> {
     if args.boot_guard.is_some() {
         removed.extend(boot_unit::remove(guarded)?.iter().map(|path| path.display().to_string()));
     }
-    if remove(guarded)? {
+    if leftovers::remove(guarded)? {
         removed.push(guarded.display().to_string());
-    }
-    Ok(removed)
-}
-
-/// Tells the tunnel in user space that its devices are no more; it may run on.
-fn descriptions_of(run_dir: &Path) -> anyhow::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    let folder = descriptions(run_dir);
-    for entry in fs::read_dir(&folder).into_iter().flatten() {
-        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-        let device = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        remove(&path)?;
-        if remove(&socket_path(&device))? {
-            removed.push(format!("socket of {device}"));
-        }
     }
     Ok(removed)
 }
@@ -108,14 +78,4 @@ async fn devices(netns: &Path) -> anyhow::Result<Vec<String>> {
         removed.push(format!("device {}", pair::ENFORCER0));
     }
     Ok(removed)
-}
-
-/// Whether there was something.
-fn remove(path: &PathBuf) -> anyhow::Result<bool> {
-    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove {}", path.display())),
-    }
 }

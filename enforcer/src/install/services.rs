@@ -157,7 +157,11 @@ pub fn gateway(fill: &Fill<'_>) -> Value {
         "volumes": [bpf.volume(), key, run.volume(), tun.volume(), wireguard.volume()],
     });
     // Two of one name would take each other's packets.
-    deployment("gateway", &json!(1), &json!({ "type": "Recreate" }), &pod)
+    let mut gateway = deployment("gateway", &json!(1), &json!({ "type": "Recreate" }), &pod);
+    // Its default profile denies the host's namespaces and what stands in /proc/sys/net.
+    gateway["spec"]["template"]["metadata"]["annotations"] =
+        json!({ "container.apparmor.security.beta.kubernetes.io/gateway": "unconfined" });
+    gateway
 }
 
 pub fn dns(fill: &Fill<'_>) -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! `enforcer uninstall`: every node as it was, then everything that `enforcer install` has made gone, the objects too.
 //!
-//! The agents' DaemonSet becomes one that cleans its node up: the same pods with the same rights. When all are done,
-//! the rest is deleted, in the reverse of the order in which it was made.
+//! What runs agents and the gateway becomes what cleans their nodes up: the same pods with the same rights. When all are
+//! done, the rest is deleted, in the reverse of the order in which it was made.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ pub struct Args {
 }
 
 const DAEMON_SETS: Resource = resource("apps", "v1", "DaemonSet", "daemonsets", true);
+const DEPLOYMENTS: Resource = resource("apps", "v1", "Deployment", "deployments", true);
+/// Roles that leave something on their nodes.
+const ROLES: [(&str, Resource); 2] = [("agent", DAEMON_SETS), ("gateway", DEPLOYMENTS)];
 
 const fn resource(
     group: &'static str,
@@ -59,7 +62,7 @@ fn resource_of(kind: &str, served: &Served) -> Option<Resource> {
             false,
         ),
         "DaemonSet" => DAEMON_SETS,
-        "Deployment" => resource("apps", "v1", "Deployment", "deployments", true),
+        "Deployment" => DEPLOYMENTS,
         "Namespace" => resource("", "v1", "Namespace", "namespaces", false),
         "PodDisruptionBudget" => {
             resource("policy", policy, "PodDisruptionBudget", "poddisruptionbudgets", true)
@@ -94,7 +97,9 @@ pub async fn run(args: &Args, say: impl Fn(&str)) -> anyhow::Result<()> {
         bail!("with all objects of enforcer.dev, and with what is in the nodes' kernels; --yes does it");
     }
     if !args.leave_nodes {
-        clean_nodes(&cluster, Duration::from_secs(args.timeout), &say).await?;
+        for (role, resource) in &ROLES {
+            clean_nodes(&cluster, role, resource, Duration::from_secs(args.timeout), &say).await?;
+        }
     }
     for (resource, name) in all {
         let namespace = if resource.namespaced { NAMESPACE } else { "" };
@@ -119,24 +124,34 @@ fn everything(served: &Served) -> Vec<(Resource, String)> {
     documents.iter().rev().filter_map(target).collect()
 }
 
-/// Turns agents into cleaners, and waits for all of them.
-async fn clean_nodes(cluster: &Cluster, timeout: Duration, say: &impl Fn(&str)) -> anyhow::Result<()> {
-    let name = name("agent");
-    let Some(found) = cluster.get(&DAEMON_SETS, NAMESPACE, &name).await? else {
-        say("there are no agents: what is in the nodes' kernels stays");
+/// Turns all pods of a role into cleaners, and waits for them.
+async fn clean_nodes(
+    cluster: &Cluster,
+    role: &str,
+    resource: &Resource,
+    timeout: Duration,
+    say: &impl Fn(&str),
+) -> anyhow::Result<()> {
+    let name = name(role);
+    let Some(found) = cluster.get(resource, NAMESPACE, &name).await? else {
+        if role == "agent" {
+            say("there are no agents: what is in the nodes' kernels stays");
+        }
         return Ok(());
     };
-    let cleaner = cleaner(&found).with_context(|| format!("DaemonSet {name} has no agent"))?;
+    let cleaner = cleaner(&found, role).with_context(|| format!("{} {name} has no {role}", resource.kind))?;
     if cleaner != found {
-        cluster.replace(&DAEMON_SETS, &cleaner).await?;
+        cluster.replace(resource, &cleaner).await?;
     }
     let begun = Instant::now();
     let mut last = String::new();
     loop {
-        let found = cluster.get(&DAEMON_SETS, NAMESPACE, &name).await?.unwrap_or_default();
+        let found = cluster.get(resource, NAMESPACE, &name).await?.unwrap_or_default();
         let (clean, all) = progress(&found);
-        let line =
-            format!("{clean} of {} nodes are clean", all.map_or("?".to_owned(), |all| all.to_string()));
+        let line = format!(
+            "{role}: {clean} of {} nodes are clean",
+            all.map_or("?".to_owned(), |all| all.to_string())
+        );
         if line != last {
             say(&line);
             last = line;
@@ -151,18 +166,26 @@ async fn clean_nodes(cluster: &Cluster, timeout: Duration, say: &impl Fn(&str)) 
     }
 }
 
-/// The DaemonSet with pods that clean up, then do nothing; they are ready when they have. `None`: it has no agent.
-fn cleaner(daemon_set: &Value) -> Option<Value> {
-    let mut cleaner = daemon_set.clone();
-    cleaner["spec"]["updateStrategy"] =
-        json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } });
+/// The same with pods that clean up, then do nothing; they are ready when they have. `None`: it has no such container.
+fn cleaner(workload: &Value, role: &str) -> Option<Value> {
+    let mut cleaner = workload.clone();
+    if cleaner["spec"]["updateStrategy"].is_object() {
+        cleaner["spec"]["updateStrategy"] =
+            json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": "100%" } });
+    }
     let pod = &mut cleaner["spec"]["template"]["spec"];
-    let agent = pod["containers"].as_array()?.iter().find(|container| container["name"] == "agent")?.clone();
+    // A cleaner needs no key, and none may be there.
+    let is_key = |item: &Value| item["name"] == "key";
+    if let Some(volumes) = pod["volumes"].as_array_mut() {
+        volumes.retain(|volume| !is_key(volume));
+    }
+    let container = pod["containers"].as_array()?.iter().find(|container| container["name"] == role)?.clone();
     let role = |more: &[&str]| {
-        let mut container = agent.clone();
-        for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
-            container.as_object_mut()?.remove(probe);
+        let mut container = container.clone();
+        for field in ["readinessProbe", "livenessProbe", "startupProbe", "ports"] {
+            container.as_object_mut()?.remove(field);
         }
+        container["volumeMounts"].as_array_mut()?.retain(|mount| !is_key(mount));
         let args = container["args"].as_array_mut()?;
         args.retain(|arg| arg != "--cleanup" && arg != "--stay");
         args.extend(more.iter().map(|arg| json!(arg)));
@@ -174,21 +197,24 @@ fn cleaner(daemon_set: &Value) -> Option<Value> {
     pod["initContainers"] = json!([first]);
     pod["containers"] = json!([stay]);
     // A profile is by the container's name.
-    let annotations = &mut cleaner["spec"]["template"]["metadata"]["annotations"];
-    if annotations.is_object() {
+    if let Some(annotations) = cleaner.pointer_mut("/spec/template/metadata/annotations") {
         annotations["container.apparmor.security.beta.kubernetes.io/cleanup"] = json!("unconfined");
     }
     Some(cleaner)
 }
 
-/// How many nodes are clean, and of how many; `None`: nobody has looked at the DaemonSet as it is now.
-fn progress(daemon_set: &Value) -> (u64, Option<u64>) {
-    let status = &daemon_set["status"];
+/// How many nodes are clean, and of how many; `None`: nobody has looked at the DaemonSet or Deployment as it is now.
+fn progress(workload: &Value) -> (u64, Option<u64>) {
+    let status = &workload["status"];
     let number = |field: &str| status[field].as_u64().unwrap_or_default();
-    let is_seen = status["observedGeneration"] == daemon_set["metadata"]["generation"];
+    let is_seen = status["observedGeneration"] == workload["metadata"]["generation"];
+    let replicas = workload["spec"]["replicas"].as_u64();
     // A pod of before may be ready as well.
-    let clean = number("updatedNumberScheduled").min(number("numberReady"));
-    (clean, is_seen.then(|| number("desiredNumberScheduled")))
+    let clean = match replicas {
+        Some(_) => number("updatedReplicas").min(number("readyReplicas")),
+        None => number("updatedNumberScheduled").min(number("numberReady")),
+    };
+    (clean, is_seen.then(|| replicas.unwrap_or_else(|| number("desiredNumberScheduled"))))
 }
 
 #[cfg(test)]
@@ -196,23 +222,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agents_become_cleaners_with_the_same_rights_and_twice_changes_nothing() {
-        let served = Served::newest();
-        let documents = manifests(&Values::default(), &served).documents;
-        let agent = documents.into_iter().find(|document| {
-            document["metadata"]["name"] == "enforcer-agent" && document["kind"] == "DaemonSet"
-        });
-        let agent = agent.unwrap();
-        let once = cleaner(&agent).unwrap();
-        assert_eq!(cleaner(&once).unwrap(), once);
-        let (old, new) = (&agent["spec"]["template"]["spec"], &once["spec"]["template"]["spec"]);
-        for (container, last) in [(&new["initContainers"][0], "--cleanup"), (&new["containers"][0], "--stay")]
-        {
-            assert_eq!(container["args"].as_array().unwrap().last().unwrap(), last);
-            for same in ["image", "env", "securityContext", "volumeMounts"] {
-                assert_eq!(container[same], old["containers"][0][same], "{same}");
+    fn agents_and_the_gateway_become_cleaners_with_the_same_rights_and_twice_changes_nothing() {
+        let mut values = Values::default();
+        values.gateway.enabled = true;
+        let documents = manifests(&values, &Served::newest()).documents;
+        for (role, resource) in ROLES {
+            let of_role = |document: &&Value| {
+                document["metadata"]["name"] == name(role) && document["kind"] == resource.kind
+            };
+            let before = documents.iter().find(of_role).unwrap();
+            let once = cleaner(before, role).unwrap();
+            assert_eq!(cleaner(&once, role).unwrap(), once);
+            let (old, new) = (&before["spec"]["template"]["spec"], &once["spec"]["template"]["spec"]);
+            let is_key = |item: &Value| item["name"] == "key";
+            assert!(!new["volumes"].as_array().unwrap().iter().any(is_key), "none has to be there");
+            let mut mounts = old["containers"][0]["volumeMounts"].clone();
+            mounts.as_array_mut().unwrap().retain(|mount| !is_key(mount));
+            for (container, last) in
+                [(&new["initContainers"][0], "--cleanup"), (&new["containers"][0], "--stay")]
+            {
+                assert_eq!(container["args"].as_array().unwrap().last().unwrap(), last);
+                for same in ["image", "env", "securityContext"] {
+                    assert_eq!(container[same], old["containers"][0][same], "{same}");
+                }
+                assert_eq!(container["volumeMounts"], mounts);
+                assert!(container["readinessProbe"].is_null(), "nobody answers it");
             }
-            assert!(container["readinessProbe"].is_null(), "nobody answers it");
         }
     }
 
@@ -228,6 +263,15 @@ mod tests {
         assert_eq!(seen(2, 1, 3), (1, Some(3)));
         assert_eq!(seen(2, 3, 2), (2, Some(3)));
         assert_eq!(seen(2, 3, 3), (3, Some(3)));
+        let gateway = |ready: u64| {
+            progress(&json!({
+                "metadata": { "generation": 2 },
+                "spec": { "replicas": 1 },
+                "status": { "observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "readyReplicas": ready },
+            }))
+        };
+        assert_eq!(gateway(0), (0, Some(1)));
+        assert_eq!(gateway(1), (1, Some(1)));
     }
 
     #[test]
