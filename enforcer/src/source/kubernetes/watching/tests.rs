@@ -60,6 +60,14 @@ async fn asked(server: &Server, how_often: usize, path: &str) -> Vec<Duration> {
     }
 }
 
+/// Waits until everything is watched, and until that is heard: a list is heard before its watch begins.
+async fn watched_all(server: &Server, watched: &mut Watched) {
+    until("it is heard", &mut watched.heard, |heard| heard.silent.is_none()).await;
+    for what in ["/api/v1/services watch", "/apis/discovery.k8s.io/v1/endpointslices watch"] {
+        asked(server, 1, what).await;
+    }
+}
+
 fn assert_growing(between: &[Duration]) {
     for (number, between) in between.iter().enumerate() {
         let least = (pace().first * (1 << number)).min(pace().longest) * 3 / 4;
@@ -99,7 +107,7 @@ async fn a_server_that_hangs_is_noticed_without_a_watch_that_ends_and_caught_up_
     let quick = Pace { answer: Duration::from_secs(1), pulse: Duration::from_millis(50), ..pace() };
     let mut watched = follow(&server, quick);
     told(&mut watched, &["early"]).await;
-    until("it is heard", &mut watched.heard, |heard| heard.silent.is_none()).await;
+    watched_all(&server, &mut watched).await;
 
     // What has been connected until now hears nothing more of it, not even an end.
     server.be(Mode::Hangs);
@@ -116,7 +124,7 @@ async fn a_watch_that_says_nothing_and_does_not_end_is_said_and_asked_for_again(
     let server = Server::start(Mode::Works);
     let quick = Pace { watch: Duration::from_secs(1), late: Duration::from_secs(1), ..pace() };
     let mut watched = follow(&server, quick);
-    until("it is heard", &mut watched.heard, |heard| heard.silent.is_none()).await;
+    watched_all(&server, &mut watched).await;
 
     server.be(Mode::Mute);
     server.add("late");
