@@ -172,6 +172,9 @@ fn no_change_is_lost_on_a_line_that_is_cut_all_the_time() {
         line.interrupt();
     }
     // For good: what comes back would hide that nobody was told.
+    follower.wait("the last ones are told", |seen| {
+        ["later-28", "later-29"].iter().all(|name| seen.contains_key(*name))
+    });
     line.cut();
     api.delete_all(vec![service("later-28")]).expect("it goes while nobody listens");
     line.mend();
