@@ -10,6 +10,7 @@ pub mod dig;
 pub mod first;
 pub mod hold;
 pub mod lab;
+pub mod objects;
 pub mod packet;
 pub mod probe;
 pub mod prog;

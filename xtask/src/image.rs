@@ -18,14 +18,14 @@ use crate::{
     setup,
 };
 
-const NAME: &str = "enforcer.dev/enforcer:dev";
+pub const NAME: &str = "enforcer.dev/enforcer:dev";
 /// Of the file, for a release; the other parts of an image are a few kilobytes.
 const LIMIT: u64 = 30 << 20;
 /// What the test cluster makes its pods of. Its containerd knows it by this name (`tests/src/cluster/files.rs`).
 const BUSYBOX: &str = "enforcer.dev/busybox:test";
 
 /// For pods with this machine's programs: they have its `/usr` as a volume (`tests/src/cluster/pods.rs`).
-const MACHINE: &str = "enforcer.dev/machine:test";
+pub const MACHINE: &str = "enforcer.dev/machine:test";
 
 const PACKAGES: &[&str] = &[
     "binutils",   // strip

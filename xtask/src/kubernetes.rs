@@ -59,6 +59,14 @@ pub fn control_plane() -> Result<PathBuf> {
     Ok(assets)
 }
 
+/// kubectl of the folder that is named, else of this machine, else our own.
+pub fn kubectl() -> Result<PathBuf> {
+    let assets = env::var_os(ASSETS).map(PathBuf::from);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut places = assets.into_iter().chain(env::split_paths(&path)).map(|dir| dir.join("kubectl"));
+    places.find(|kubectl| kubectl.is_file()).map_or_else(|| Ok(everything()?.join("kubectl")), Ok)
+}
+
 /// A folder with every binary of a cluster. Instant when they are there.
 pub fn everything() -> Result<PathBuf> {
     setup::packages(RUN_PACKAGES)?;

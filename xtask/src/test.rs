@@ -13,7 +13,12 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{build, cluster, kubernetes, process, setup, vm::Version};
+use crate::{
+    build,
+    cluster::{self, Cni, Shape, existing},
+    kubernetes, process, setup,
+    vm::Version,
+};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,7 +43,7 @@ enum Tier {
     Prog,
     /// A real Kubernetes API server, no node
     Control,
-    /// Real pods of a real cluster of one node
+    /// Real pods of a real cluster: of one node, or the one that KUBECONFIG names
     Cluster,
     /// Real traffic of real servers in network namespaces
     Netns,
@@ -77,6 +82,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let all = if args.full { Tier::FULL } else { Tier::ALL };
     let tiers = args.tier.map_or_else(|| all.to_vec(), |tier| vec![tier]);
+    // Whoever runs all tiers has not said that enforcer is to be installed somewhere.
+    let existing = args.tier == Some(Tier::Cluster) && existing::is_named();
     let binaries = binaries()?;
     let mut count = Count::default();
     let mut all_succeeded = true;
@@ -86,8 +93,9 @@ pub fn run(args: &Args) -> Result<()> {
             all_succeeded &= vm::run(&binaries, args.kernel, args.filter.as_deref(), &mut count)?;
             continue;
         }
-        let mut cargo = selection(tier, &binaries);
-        let cluster = prepare(tier, &mut cargo)?;
+        let mut cargo = selection(tier, &binaries, existing);
+        let cluster =
+            if existing { existing::prepare(&mut cargo).map(|()| None) } else { prepare(tier, &mut cargo) }?;
         compile(&cargo)?;
         cargo.args(["--no-fail-fast", "--"]).args(&args.filter);
         if tier == Tier::Netns {
@@ -108,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         all_succeeded &= count_tests(&mut cargo, &mut count)?;
         drop(cluster);
-        if args.filter.is_none() {
+        if args.filter.is_none() && !existing {
             all_succeeded &= otherwise(tier, args.full, &mut count)?;
         }
     }
@@ -131,8 +139,18 @@ fn otherwise(tier: Tier, full: bool, count: &mut Count) -> Result<bool> {
             if !full {
                 cargo.arg("grants::");
             }
-            let _cluster = in_cluster(cluster::Cni::Bridge, &mut cargo)?;
-            count_tests(&mut cargo, count)
+            let cluster = in_cluster(Shape { cni: Cni::Bridge, nodes: 1 }, &mut cargo)?;
+            let mut all_succeeded = count_tests(&mut cargo, count)?;
+            drop(cluster);
+            if full {
+                eprintln!("test: a cluster that was there, with its gateway on a node");
+                let mut cargo = process::cargo();
+                cargo.args(["test", "--workspace", "--test", existing::TESTS]);
+                let _cluster = in_cluster(Shape { cni: Cni::Ptp, nodes: 2 }, &mut cargo)?;
+                cluster::Up::as_existing(&mut cargo)?;
+                all_succeeded &= count_tests(&mut cargo, count)?;
+            }
+            Ok(all_succeeded)
         }
         Tier::Netns => {
             // The hooks of kernels that have no tcx hold as well.
@@ -153,7 +171,7 @@ fn prepare(tier: Tier, cargo: &mut Command) -> Result<Option<cluster::Up>> {
             cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
             build::run(&build::Args::default())?;
         }
-        Tier::Cluster => return in_cluster(cluster::Cni::Ptp, cargo).map(Some),
+        Tier::Cluster => return in_cluster(Shape { cni: Cni::Ptp, nodes: 1 }, cargo).map(Some),
         Tier::Netns => {
             // The bench asks an API server as well.
             cargo.env(kubernetes::ASSETS, kubernetes::control_plane()?);
@@ -164,8 +182,8 @@ fn prepare(tier: Tier, cargo: &mut Command) -> Result<Option<cluster::Up>> {
 }
 
 /// Starts a cluster for tests, and names it to them.
-fn in_cluster(cni: cluster::Cni, cargo: &mut Command) -> Result<cluster::Up> {
-    let cluster = cluster::Up::with_image(cni)?;
+fn in_cluster(shape: Shape, cargo: &mut Command) -> Result<cluster::Up> {
+    let cluster = cluster::Up::with_image(shape)?;
     cargo.env("ENFORCER_CLUSTER", cluster::Up::NAME);
     Ok(cluster)
 }
@@ -176,13 +194,15 @@ pub fn tier_cluster() -> Args {
 }
 
 /// `cargo test` of a tier's binaries.
-fn selection(tier: Tier, binaries: &[(String, Tier)]) -> Command {
+fn selection(tier: Tier, binaries: &[(String, Tier)], existing: bool) -> Command {
     let mut cargo = process::cargo();
     cargo.args(["test", "--workspace"]);
     if tier == Tier::Unit {
         cargo.args(["--lib", "--bins"]);
     } else {
-        cargo.args(binaries.iter().filter(|(_, of)| *of == tier).map(|(name, _)| format!("--test={name}")));
+        let of_tier =
+            binaries.iter().filter(|(name, of)| *of == tier && (name == existing::TESTS) == existing);
+        cargo.args(of_tier.map(|(name, _)| format!("--test={name}")));
     }
     cargo
 }

@@ -5,14 +5,14 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use enforcer_tests::{
     bench,
-    cluster::{Cluster, Cni, node},
+    cluster::{Cluster, Cni, Shape, node},
     demo, first, hold,
     lab::{Lab, clean},
     probe::{self, bulk},
     stock, ways,
 };
 
-const USAGE: &str = "usage: enforcer-lab cluster up NAME ptp|bridge PROGRAMS [IMAGE...] | cluster down|status NAME | clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
+const USAGE: &str = "usage: enforcer-lab cluster up NAME ptp|bridge 1|2 PROGRAMS [IMAGE...] | cluster down|status NAME | clean | demo [--json] [--keep] | bench [--json] [--quick] [--only METRIC]... [--chart FILE] | hold | udp-echo PORT | udp-ask ADDRESS:PORT TEXT \
                      | tcp-connect ADDRESS:PORT | stock-tunnel DEVICE [NETNS] \
                      | udp-hear PORT | hold-serve PORT | hold ADDRESS:PORT idle|stream|poke TAG \
                      | hold-udp ADDRESS:PORT | first SERVICE CONTROL TEXT | flood ADDRESS:PORT… \
@@ -47,7 +47,7 @@ fn run(args: &[&str]) -> Result<bool> {
             });
         }
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options).context(USAGE)?)?,
-        ["node-init", id, programs] => node::init(id, Path::new(programs))?,
+        ["node-init", id, part, programs] => node::init(id, part, Path::new(programs))?,
         ["cluster", rest @ ..] => return cluster(rest),
         ["hold"] => {
             let lab = Lab::new(&[])?;
@@ -96,13 +96,18 @@ fn run(args: &[&str]) -> Result<bool> {
 #[expect(clippy::print_stdout, reason = "how to use it is the answer")]
 fn cluster(args: &[&str]) -> Result<bool> {
     match args {
-        ["up", name, cni, programs, images @ ..] => {
+        ["up", name, cni, nodes, programs, images @ ..] => {
             let cni = match *cni {
                 "ptp" => Cni::Ptp,
                 "bridge" => Cni::Bridge,
                 _ => bail!(USAGE),
             };
-            let cluster = Cluster::up(name, Path::new(programs), cni)?;
+            let two_nodes = match *nodes {
+                "1" => false,
+                "2" => true,
+                _ => bail!(USAGE),
+            };
+            let cluster = Cluster::up(name, Path::new(programs), Shape { cni, two_nodes })?;
             images.iter().try_for_each(|image| cluster.import(Path::new(image)))?;
             println!("{}", cluster.usage());
         }

@@ -37,18 +37,24 @@ impl Hierarchy {
         self.root.join(id.cgroup.file_name().unwrap_or_default())
     }
 
-    /// Makes it, ready to take processes.
-    pub fn make(&self, id: &Id) -> Result<PathBuf> {
-        let cgroup = self.cgroup(id);
-        fs::create_dir_all(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
-        // A set of processors starts out empty, and takes nobody then.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(all) = fs::read_to_string(self.root.join(file)) {
-                fs::write(cgroup.join(file), all)
-                    .with_context(|| format!("cannot write {file} in {}", cgroup.display()))?;
+    /// A node's part of that.
+    pub fn of_node(&self, id: &Id, part: &str) -> PathBuf {
+        self.cgroup(id).join(part)
+    }
+
+    /// Makes both, ready to take processes.
+    pub fn make(&self, id: &Id, part: &str) -> Result<()> {
+        for cgroup in &[self.cgroup(id), self.of_node(id, part)] {
+            fs::create_dir_all(cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
+            // A set of processors starts out empty, and takes nobody then.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(all) = fs::read_to_string(self.root.join(file)) {
+                    fs::write(cgroup.join(file), all)
+                        .with_context(|| format!("cannot write {file} in {}", cgroup.display()))?;
+                }
             }
         }
-        Ok(cgroup)
+        Ok(())
     }
 
     /// What a mount of it takes, for the kernel.

@@ -4,13 +4,16 @@ use std::{fs, net::Ipv4Addr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Cluster, files, node};
+use super::{
+    Cluster, files,
+    node::{self, FIRST, Node},
+};
 use crate::{
     control_plane::{Credentials, Servers, User},
     lab::{
         Running,
         command::{finish, inside},
-        network::{NODE4, NODE6},
+        network::NODE4,
         wait,
     },
 };
@@ -25,22 +28,28 @@ impl Cluster {
     /// Keys, certificates and files of everybody.
     pub(super) fn prepare(&self) -> Result<()> {
         let (authority, servers) = (&self.authority, self.servers());
-        let node = self.id().node();
         servers.prepare()?;
-        authority.serve("kubelet-server", &[NODE4, NODE6], &[&node])?;
         // Calls of the API server to the kubelet, as for `kubectl exec`.
         authority.client("api-client", User { name: "api-server", groups: &["system:masters"] })?;
-        let kubelet = format!("system:node:{node}");
         for (name, user, groups) in [
             ("controller-manager", "system:kube-controller-manager", &[][..]),
             ("scheduler", "system:kube-scheduler", &[]),
             ("proxy", "system:kube-proxy", &[]),
-            ("kubelet", kubelet.as_str(), &["system:nodes"]),
         ] {
             let user = Credentials::Certificate(User { name: user, groups });
             authority.kubeconfig(name, &servers.url(), &user)?;
         }
-        files::write(&self.id().dir, authority, self.cni)
+        self.prepare_node(FIRST)
+    }
+
+    /// What a node's own programs read.
+    pub(super) fn prepare_node(&self, node: Node) -> Result<()> {
+        let (authority, name) = (&self.authority, node.name(self.id()));
+        authority.serve(&node.file(files::KUBELET_SERVER), &node.addresses, &[&name])?;
+        let user = User { name: &format!("system:node:{name}"), groups: &["system:nodes"] };
+        let user = Credentials::Certificate(user);
+        authority.kubeconfig(&node.file("kubelet"), &self.servers().url(), &user)?;
+        files::write(&self.id().dir, authority, self.cni, node)
     }
 
     pub(super) fn servers(&self) -> Servers<'_> {
@@ -66,21 +75,21 @@ impl Cluster {
         self.beside("kube-apiserver", &api)?;
         self.beside("kube-controller-manager", &self.controllers())?;
         self.beside("kube-scheduler", &self.scheduler())?;
-        self.start_node("")
+        self.start_node(FIRST, "")
     }
 
-    /// What runs on the node itself. It goes on when this process ends.
-    pub(super) fn start_node(&self, taints: &str) -> Result<()> {
+    /// What runs on a node itself. It goes on when this process ends.
+    pub(super) fn start_node(&self, node: Node, taints: &str) -> Result<()> {
         let start = |name: &str, command: &mut Command| {
-            Running::start(command, &self.id().log(name)).map(Running::leave)
+            Running::start(command, &self.id().log(&node.file(name))).map(Running::leave)
         };
-        let config = self.id().dir.join(files::CONTAINERD).display().to_string();
-        start("containerd", node::command(self.id(), "containerd")?.args(["--config", &config]))?;
+        let config = self.id().dir.join(node.file(files::CONTAINERD)).display().to_string();
+        start("containerd", node.command(self.id(), "containerd")?.args(["--config", &config]))?;
         wait::until_within(WATCHDOG, "containerd answers", || {
-            self.ctr(&["version"]).and_then(|mut command| finish(&mut command)).ok()
+            self.ctr(node, &["version"]).and_then(|mut command| finish(&mut command)).ok()
         })?;
-        start("kubelet", self.kubelet()?.arg(format!("--register-with-taints={taints}")))?;
-        start("kube-proxy", &mut self.proxy()?)
+        start("kubelet", self.kubelet(node)?.arg(format!("--register-with-taints={taints}")))?;
+        start("kube-proxy", &mut self.proxy(node)?)
     }
 
     /// A program on the node that only its network is for: not in a place where hooks of the node apply.
@@ -151,24 +160,24 @@ impl Cluster {
         command
     }
 
-    fn kubelet(&self) -> Result<Command> {
+    fn kubelet(&self, node: Node) -> Result<Command> {
         let dir = &self.id().dir;
         let program = dir.join(node::PROGRAMS).join("kubelet");
-        let mut command = node::command(self.id(), &program.to_string_lossy())?;
+        let mut command = node.command(self.id(), &program.to_string_lossy())?;
         command.args([
-            format!("--config={}", dir.join(files::KUBELET).display()),
+            format!("--config={}", dir.join(node.file(files::KUBELET)).display()),
             "--container-runtime=remote".into(),
             "--container-runtime-endpoint=unix:///run/containerd/containerd.sock".into(),
-            format!("--hostname-override={}", self.id().node()),
-            format!("--kubeconfig={}", self.authority.kubeconfig_path("kubelet").display()),
-            format!("--node-ip={NODE4},{NODE6}"),
+            format!("--hostname-override={}", node.name(self.id())),
+            format!("--kubeconfig={}", self.authority.kubeconfig_path(&node.file("kubelet")).display()),
+            format!("--node-ip={}", node.addresses.join(",")),
         ]);
         Ok(command)
     }
 
-    fn proxy(&self) -> Result<Command> {
+    fn proxy(&self, node: Node) -> Result<Command> {
         let program = self.id().dir.join(node::PROGRAMS).join("kube-proxy");
-        let mut command = node::command(self.id(), &program.to_string_lossy())?;
+        let mut command = node.command(self.id(), &program.to_string_lossy())?;
         command.args([
             format!("--cluster-cidr={}", files::PODS),
             // These settings are the machine's, not the node's.
@@ -176,24 +185,26 @@ impl Cluster {
             "--conntrack-tcp-timeout-close-wait=0".into(),
             "--conntrack-tcp-timeout-established=0".into(),
             files::GATES.into(),
-            format!("--hostname-override={}", self.id().node()),
+            format!("--hostname-override={}", node.name(self.id())),
             format!("--kubeconfig={}", self.authority.kubeconfig_path("proxy").display()),
             "--proxy-mode=iptables".into(),
         ]);
         Ok(command)
     }
 
-    /// `ctr` of the node's containerd, for the images that the kubelet sees.
-    pub(super) fn ctr(&self, args: &[&str]) -> Result<Command> {
-        let mut command = node::command(self.id(), "ctr")?;
+    /// `ctr` of a node's containerd, for the images that its kubelet sees.
+    pub(super) fn ctr(&self, node: Node, args: &[&str]) -> Result<Command> {
+        let mut command = node.command(self.id(), "ctr")?;
         command.args(["--namespace", "k8s.io"]).args(args);
         Ok(command)
     }
 
     /// Imports an image from a tar file, for all pods.
     pub fn import(&self, tar: &Path) -> Result<()> {
-        let file = fs::File::open(tar).with_context(|| format!("cannot open {}", tar.display()))?;
-        let mut command = self.ctr(&["images", "import", "-"])?;
-        finish(command.stdin(file)).map(drop)
+        for node in self.nodes() {
+            let file = fs::File::open(tar).with_context(|| format!("cannot open {}", tar.display()))?;
+            finish(self.ctr(node, &["images", "import", "-"])?.stdin(file))?;
+        }
+        Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! enforcer on the cluster, installed as the README says, with the lab's gateway and PostgreSQL outside of it.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::{Cluster, DNS};
@@ -23,8 +23,6 @@ pub const NAMESPACE: &str = "enforcer-system";
 pub const NAME: &str = "lab";
 /// Image of enforcer, as `cargo xtask image` calls it.
 const REPOSITORY: &str = "enforcer.dev/enforcer";
-/// Images are unpacked, pods are scheduled and started, all on a busy machine.
-const WATCHDOG: Duration = Duration::from_mins(4);
 
 /// The cluster with enforcer on it.
 pub struct Installed {
@@ -37,16 +35,13 @@ impl Installed {
         let settings = settings();
         let install: Vec<&str> = ["install"].into_iter().chain(settings.iter().map(String::as_str)).collect();
         let documents = cluster.enforcer(&install)?;
-        cluster.kubectl_with(&["apply", "--filename", "-"], &documents)?;
+        cluster.client.apply(&documents)?;
         let key = cluster.id().dir.join("gw.key").display().to_string();
         let endpoint = format!("{GATEWAY4}:{TUNNEL_PORT}");
         let name = cluster.id().gateway();
         let gateway =
             cluster.enforcer(&["keygen", "gateway", &name, "--key", &key, "--endpoint", &endpoint])?;
-        // A definition is served a moment after it was made.
-        wait::for_true("the gateway is taken", || {
-            cluster.kubectl_with(&["apply", "--filename", "-"], &gateway).is_ok()
-        })?;
+        cluster.client.apply_soon(&gateway)?;
         let allowed = json!({ "spec": {
             "allowedNamespaces": ["shop"],
             "allowedBackends": [{ "cidr": format!("{SERVER4}/32"), "ports": [{ "port": 5432 }] }],
@@ -133,51 +128,26 @@ impl Installed {
     pub fn wait_ready(&self) -> Result<()> {
         for part in ["daemonset/enforcer-agent", "deployment/enforcer-controller", "deployment/enforcer-dns"]
         {
-            let args = ["--namespace", NAMESPACE, "rollout", "status", "--watch=false", part];
-            let mut last = String::new();
-            let ready = wait::until_within(WATCHDOG, &format!("{part} is ready"), || {
-                last = match self.cluster.kubectl(&args) {
-                    Ok(said) if said.contains("successfully rolled out") => return Some(()),
-                    Ok(said) => said,
-                    Err(err) => format!("{err:#}"),
-                };
-                None
-            });
-            ready.with_context(|| format!("{}\n{}", last.trim(), self.pods()))?;
+            self.cluster.client.rolled_out(part, NAMESPACE)?;
         }
         let node = self.cluster.id().node();
         self.wait_for("tunnelgateway", &self.cluster.id().gateway(), "Ready", "True Ready: ")?;
         self.wait_for("tunnelnode", &node, "Ready", "True Ready: ")
     }
 
-    /// What runs where, for whoever reads why a test failed.
-    fn pods(&self) -> String {
-        let args = ["--namespace", NAMESPACE, "get", "pods", "--output", "wide"];
-        self.cluster.kubectl(&args).unwrap_or_else(|err| format!("{err:#}"))
-    }
-
     /// Applies YAML.
     pub fn apply(&self, documents: &str) -> Result<String> {
-        self.cluster.kubectl_with(&["apply", "--filename", "-"], documents)
+        self.cluster.client.apply(documents)
     }
 
     /// An object of namespace `shop` or of none.
     pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
-        let text = self.cluster.kubectl(&["get", kind, name, "--namespace", "shop", "--output", "json"])?;
-        serde_json::from_str(&text).context("kubectl prints JSON")
+        self.cluster.client.get(kind, name, "shop")
     }
 
-    /// Waits until a condition of an object is `True Ready: `.
+    /// Waits until a condition of such an object is this, as `True Ready: `.
     pub fn wait_for(&self, kind: &str, name: &str, condition: &str, wanted: &str) -> Result<()> {
-        let mut last = String::new();
-        let waited = wait::until_within(WATCHDOG, &format!("{kind} {name} is {condition} {wanted}"), || {
-            last = match self.get(kind, name) {
-                Ok(object) => condition_of(&object, condition),
-                Err(err) => format!("{err:#}"),
-            };
-            (last == wanted).then_some(())
-        });
-        waited.with_context(|| format!("it is \"{last}\""))
+        self.cluster.client.wait_for([kind, name, "shop"], condition, wanted)
     }
 
     /// kubectl with the token of one of enforcer's service accounts, as a thief of it has it.
@@ -235,16 +205,6 @@ impl Drop for Held<'_> {
             eprintln!("no agent starts any more: {err:#}");
         }
     }
-}
-
-/// `True Ready: why`; empty where it is not said.
-fn condition_of(object: &Value, condition: &str) -> String {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = conditions.iter().find(|found| found["type"] == condition);
-    found.map_or_else(String::new, |found| {
-        let text = |field: &str| found[field].as_str().unwrap_or_default();
-        format!("{} {}: {}", text("status"), text("reason"), text("message"))
-    })
 }
 
 /// What `install` is told of this cluster.

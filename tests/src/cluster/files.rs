@@ -5,13 +5,11 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::Cni;
+use super::{Cni, node::Node};
 use crate::control_plane::Authority;
 
 /// Pods of this cluster have addresses of both.
 pub const PODS: &str = "10.244.0.0/16,fd00:10:244::/56";
-/// What the first node gets of them.
-const NODE_PODS: [&str; 2] = ["10.244.0.0/24", "fd00:10:244::/64"];
 /// A Service has an address of the first unless it asks for one of the second.
 pub const SERVICES: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// With this gate every part of a cluster of 1.20 knows of both families.
@@ -24,16 +22,18 @@ pub const PAUSE: &str = "enforcer.dev/busybox:test";
 pub const CONTAINERD: &str = "containerd.toml";
 pub const KUBELET: &str = "kubelet.json";
 pub const NETWORKS: &str = "cni";
+/// Certificate and key of a kubelet.
+pub const KUBELET_SERVER: &str = "kubelet-server";
 
-/// Writes them into the folder.
-pub fn write(dir: &Path, authority: &Authority, cni: Cni) -> Result<()> {
-    let networks = dir.join(NETWORKS);
+/// Writes those of a node into the folder.
+pub fn write(dir: &Path, authority: &Authority, cni: Cni, node: Node) -> Result<()> {
+    let networks = dir.join(node.file(NETWORKS));
     fs::create_dir_all(&networks).with_context(|| format!("cannot make {}", networks.display()))?;
     let files = [
-        (dir.join(CONTAINERD), containerd(&networks)),
-        (dir.join(KUBELET), kubelet(dir, authority).to_string()),
+        (dir.join(node.file(CONTAINERD)), containerd(&networks)),
+        (dir.join(node.file(KUBELET)), kubelet(dir, authority, node).to_string()),
         (dir.join("resolv.conf"), "search .\n".into()),
-        (networks.join("10-pods.conflist"), network(cni).to_string()),
+        (networks.join("10-pods.conflist"), network(cni, node).to_string()),
     ];
     for (path, text) in files {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -58,7 +58,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
     )
 }
 
-fn kubelet(dir: &Path, authority: &Authority) -> Value {
+fn kubelet(dir: &Path, authority: &Authority, node: Node) -> Value {
+    let key = node.file(KUBELET_SERVER);
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -77,16 +78,16 @@ fn kubelet(dir: &Path, authority: &Authority) -> Value {
         "featureGates": {"IPv6DualStack": true},
         "imageGCHighThresholdPercent": 100,
         "resolvConf": dir.join("resolv.conf"),
-        "tlsCertFile": authority.path("kubelet-server.crt"),
-        "tlsPrivateKeyFile": authority.path("kubelet-server.key"),
+        "tlsCertFile": authority.path(&format!("{key}.crt")),
+        "tlsPrivateKeyFile": authority.path(&format!("{key}.key")),
     })
 }
 
 /// Pods reach everything that the node reaches, with their own addresses.
-fn network(cni: Cni) -> Value {
+fn network(cni: Cni, node: Node) -> Value {
     let addresses = json!({
         "type": "host-local",
-        "ranges": NODE_PODS.map(|subnet| [json!({"subnet": subnet})]),
+        "ranges": node.pods.map(|subnet| [json!({"subnet": subnet})]),
         "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
     });
     let pods = match cni {

@@ -5,38 +5,45 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Cluster, PAUSE};
+use super::{PAUSE, client::Client};
 use crate::lab::{
     Outcome,
     manifests::Service,
     query::{Answer, client, judge},
-    servers::postgres_dir,
     session::{Session, talk},
     wait,
 };
 
 /// Made by `cargo xtask`: links to where Debian's programs are, and nothing else.
-const MACHINE: &str = "enforcer.dev/machine:test";
+pub const MACHINE: &str = "enforcer.dev/machine:test";
+
+/// Runs what follows. Debian's own `psql` is a script that needs settings; the real one is not where a shell looks.
+pub const PROGRAMS: [&str; 4] =
+    ["sh", "-c", "PATH=\"$(echo /usr/lib/postgresql/*/bin):$PATH\"; exec \"$@\"", "sh"];
+/// The same for one answer of `psql`, soon.
+const PSQL: [&str; 8] =
+    [PROGRAMS[0], PROGRAMS[1], PROGRAMS[2], PROGRAMS[3], "timeout", "10", "env", "PGCONNECT_TIMEOUT=6"];
 
 /// A pod, gone when this is.
 pub struct Pod<'a> {
-    cluster: &'a Cluster,
+    client: &'a Client,
     namespace: String,
     name: String,
 }
 
 impl<'a> Pod<'a> {
     /// Makes it from its `metadata` and `spec`; it ends at once when it is told to.
-    pub fn start(cluster: &'a Cluster, metadata: &Value, mut spec: Value) -> Result<Self> {
+    pub fn start(client: &'a impl AsRef<Client>, metadata: &Value, mut spec: Value) -> Result<Self> {
         spec["terminationGracePeriodSeconds"] = json!(0);
         let text = |field: &str| metadata[field].as_str().map(str::to_owned);
+        let client = client.as_ref();
         let pod = Self {
-            cluster,
+            client,
             namespace: text("namespace").unwrap_or_else(|| "default".into()),
             name: text("name").context("the pod has no name")?,
         };
         let document = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
-        cluster.kubectl_with(&["create", "--filename", "-"], &document.to_string())?;
+        client.kubectl_with(&["create", "--filename", "-"], &document.to_string())?;
         Ok(pod)
     }
 
@@ -72,28 +79,24 @@ impl<'a> Pod<'a> {
 
     /// A command in its first container, and how it ended.
     pub fn run(&self, command: &[&str]) -> Result<Outcome> {
-        let mut kubectl = Command::new(self.cluster.kubectl_path());
+        let mut kubectl = Command::new(self.client.kubectl_path());
         kubectl.args(["--namespace", &self.namespace, "exec", &self.name, "--"]).args(command);
         Outcome::of(&mut kubectl)
     }
 
     /// What PostgreSQL at this host answers it.
     pub fn query(&self, host: &str) -> Result<Answer> {
-        let psql = postgres_dir()?.join("psql").display().to_string();
         let (words, expected) = client(Service::Postgres, host);
-        // The first word is a script that needs settings of the machine's.
-        let words: Vec<&str> =
-            [psql.as_str()].into_iter().chain(words.iter().skip(1).map(String::as_str)).collect();
-        let limited = [&["timeout", "10", "env", "PGCONNECT_TIMEOUT=6"], &words[..]].concat();
-        Ok(judge(&self.run(&limited)?, expected))
+        let words: Vec<&str> = PSQL.iter().copied().chain(words.iter().map(String::as_str)).collect();
+        Ok(judge(&self.run(&words)?, expected))
     }
 
     /// A `psql` in it that has had its first answer and waits for a second that would take ten minutes.
     pub fn open_session(&self, host: &str) -> Result<Session> {
-        let mut kubectl = Command::new(self.cluster.kubectl_path());
+        let mut kubectl = Command::new(self.client.kubectl_path());
         kubectl.args(["--namespace", &self.namespace, "exec", &self.name, "--"]);
-        kubectl.arg(postgres_dir()?.join("psql")).args(talk(host));
-        self.cluster.lab.watch_session(&mut kubectl, &format!("session-{}", self.name))
+        kubectl.args(PROGRAMS).arg("psql").args(talk(host));
+        Session::watch(&mut kubectl, self.client.logs.join(format!("session-{}", self.name)))
     }
 
     pub fn logs(&self) -> Result<String> {
@@ -110,7 +113,7 @@ impl<'a> Pod<'a> {
     fn kubectl(&self, args: &[&str]) -> Result<String> {
         let args: Vec<&str> =
             ["--namespace", &self.namespace].into_iter().chain(args.iter().copied()).collect();
-        self.cluster.kubectl(&args)
+        self.client.kubectl(&args)
     }
 }
 

@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Cluster, cgroups::hierarchies, node};
+use super::{Cluster, node::FIRST};
 use crate::lab::{clean, command::run, wait};
 
 /// Protocol of the routes that agents make: those would be gone.
@@ -24,19 +24,19 @@ pub enum Disk {
 }
 
 impl Cluster {
-    /// Ends all that runs on the node and takes from it what a boot would; starts it again, `early` before containerd
+    /// Ends all that runs on the first node and takes from it what a boot would; starts it again, `early` before containerd
     /// and kubelet. Kubelet registers a node that the server does not know with these taints.
     pub fn reboot(&self, disk: Disk, taints: &str, early: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
         let id = self.id();
-        let first = node::first_process(id).context("the node does not run")?;
+        let first = FIRST.first_process(id).context("the node does not run")?;
         // With it go all in its namespace, and with the last of them what is mounted and pinned there.
         kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL)
             .context("cannot end the node's first process")?;
-        let events = id.kube().join("cgroup.events");
+        let events = FIRST.cgroup(id).join("cgroup.events");
         wait::for_true("everything on the node ends", || {
             fs::read_to_string(&events).is_ok_and(|text| text.contains("populated 0"))
         })?;
-        let netns = id.netns("node");
+        let netns = FIRST.netns(id);
         // Of a bridged network; where there is none, there is nothing to remove.
         let _none = run("ip", &["-n", &netns, "link", "delete", "cni0"]);
         wait::for_true("the devices of pods and of the tunnel have gone", || {
@@ -47,21 +47,19 @@ impl Cluster {
             run("ip", &["-n", &netns, family, "route", "flush", "table", "all", "proto", ROUTES])?;
         }
         self.remove_cgroups_of_pods()?;
-        fs::remove_file(id.dir.join(node::READY)).context("cannot forget that the node was ready")?;
-        empty(&node::below(&id.dir, "/run"))?;
+        fs::remove_file(FIRST.ready(id)).context("cannot forget that the node was ready")?;
+        empty(&FIRST.below(id, "/run"))?;
         if disk == Disk::New {
-            empty(&node::below(&id.dir, "/var/lib/enforcer"))?;
+            empty(&FIRST.below(id, "/var/lib/enforcer"))?;
         }
-        node::start(id, &self.programs)?;
+        FIRST.start(id, &self.programs)?;
         early(self)?;
-        self.start_node(taints)
+        self.start_node(FIRST, taints)
     }
 
     fn remove_cgroups_of_pods(&self) -> Result<()> {
-        let id = self.id();
-        let roots = hierarchies()?.iter().map(|hierarchy| hierarchy.cgroup(id)).collect::<Vec<_>>();
-        for root in roots.into_iter().chain([id.kube()]) {
-            clean::remove_cgroups(&root.join("kubepods"))?;
+        for cgroup in FIRST.cgroups(self.id())? {
+            clean::remove_cgroups(&cgroup.join("kubepods"))?;
         }
         Ok(())
     }

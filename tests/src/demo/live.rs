@@ -31,7 +31,7 @@ pub fn grant_and_revocation(lab: &mut Lab, report: &mut Report) -> Result<()> {
 
     let session = lab.open_session("audit", "session")?;
     lab.grant(Service::Postgres)?;
-    let (end, log) = session.end(lab)?;
+    let (end, log) = session.end()?;
     let ended = end.as_ref().is_some_and(|status| !status.success()) && !log.trim().is_empty();
     report.line("audit's open session after the edit was undone", "ends with an error", log.trim(), ended);
     let after = audit.query(Service::Postgres, Family::V4)?;

@@ -1,14 +1,18 @@
 //! A session with PostgreSQL that is open and busy, so that one can see how it ends.
 
-use std::process::{Command, ExitStatus};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, ExitStatus},
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{Lab, Running, manifests::Service, query::Family, servers::USER, wait};
 
 pub struct Session {
     process: Running,
-    log: String,
+    log: PathBuf,
 }
 
 impl Lab {
@@ -22,15 +26,7 @@ impl Lab {
         let address = place.resolve(&Service::Postgres.fqdn(), family)?.unwrap_or_default();
         let mut psql = place.command("psql");
         psql.args(talk(&address));
-        self.watch_session(&mut psql, log)
-    }
-
-    /// The same of a command that runs such a `psql`.
-    pub fn watch_session(&self, psql: &mut Command, log: &str) -> Result<Session> {
-        let process = Running::start(psql, &self.id.log(log))?;
-        let session = Session { process, log: log.to_owned() };
-        wait::for_true("the session is open", || self.log(log).contains("open"))?;
-        Ok(session)
+        Session::watch(&mut psql, self.id.log(log))
     }
 }
 
@@ -40,10 +36,28 @@ pub fn talk(host: &str) -> [&str; 11] {
 }
 
 impl Session {
+    /// Starts a command that runs such a `psql`, and waits for the first answer.
+    pub fn watch(psql: &mut Command, log: PathBuf) -> Result<Self> {
+        let process = Running::start(psql, &log)?;
+        let mut session = Self { process, log };
+        let open = wait::until("the session is open", || {
+            let said = session.said();
+            said.contains("open").then_some(Ok(())).or_else(|| session.process.ended().map(|_| Err(said)))
+        });
+        match open? {
+            Ok(()) => Ok(session),
+            Err(said) => bail!("the session ended: {}", said.trim()),
+        }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// Waits until it ends; `None` where it hangs. Also what it said after its first answer.
-    pub fn end(mut self, lab: &Lab) -> Result<(Option<ExitStatus>, String)> {
+    pub fn end(mut self) -> Result<(Option<ExitStatus>, String)> {
         let end = wait::until("the session ends", || self.process.ended()).ok();
-        let said = lab.log(&self.log).split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
+        let said = self.said().split_whitespace().skip(1).collect::<Vec<_>>().join(" ");
         Ok((end, said))
     }
 

@@ -3,29 +3,16 @@
 use enforcer_tests::{
     cluster::pods::machine,
     lab::{query::Answer, servers::postgres_dir},
+    objects,
 };
 use serde_json::json;
 
 use crate::world;
 
-const APPLICATION: &str = "
-apiVersion: enforcer.dev/v1alpha1
-kind: PostgresDatabase
-metadata: {name: app, namespace: shop}
-spec: {instance: pg, database: app}
----
-apiVersion: enforcer.dev/v1alpha1
-kind: Application
-metadata: {name: cart, namespace: shop}
-spec:
-  podSelector: {matchLabels: {app: cart}}
-  services: [{name: db, target: {kind: PostgresDatabase, name: app}}]
-";
-
 #[test]
 fn an_application_connects_with_nothing_but_its_environment() {
     let Some((world, _turn)) = world::shared() else { return };
-    world.apply(APPLICATION).expect("it is taken");
+    world.apply(&objects::application("shop")).expect("it is taken");
     world.wait_for("application", "cart", "Ready", "True Ready: ").expect("its connection is there");
     let psql = postgres_dir().expect("it is installed").join("psql").display().to_string();
     let ask = format!("until {psql} -XAtqU app \"$DB_URL\" -c 'select 1'; do sleep 0.2; done");

@@ -70,7 +70,7 @@ fn deleting_the_connection_cuts_the_open_session() {
 
     world::revoke(world, "cut").expect("it is deleted");
 
-    let (end, said) = session.end(&world.cluster.lab).expect("psql is waited for");
+    let (end, said) = session.end().expect("psql is waited for");
     assert!(end.is_some_and(|status| !status.success()), "the session ends with an error: {said}");
     assert_eq!(pod.query(HOST).expect("psql runs"), Answer::NotPermitted);
 }

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result};
 use enforcer_tests::{
     cluster::{
         Cluster,
-        enforcer::Installed,
+        enforcer::{Installed, NAME},
         pods::{Pod, machine},
     },
-    lab::{query::Answer, wait},
+    lab::{network::SERVER4, query::Answer, wait},
+    objects,
 };
 use serde_json::{Value, json};
 
@@ -17,33 +18,15 @@ use serde_json::{Value, json};
 pub const HOST: &str = "postgres-pg.shop.svc.cluster.local";
 
 /// A project, a namespace that is none, and a database that pods labelled `app: web` may use.
-const OBJECTS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {kubernetes.io/metadata.name: shop}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: other, labels: {kubernetes.io/metadata.name: other}}
----
-apiVersion: enforcer.dev/v1alpha1
-kind: Postgres
-metadata: {name: pg, namespace: shop}
-spec: {gateways: [GATEWAY], endpoints: [{address: 203.0.113.10}]}
----
-apiVersion: enforcer.dev/v1alpha1
-kind: ServiceConnection
-metadata: {name: web, namespace: shop}
-spec:
-  source: {kind: KubernetesCluster, name: lab, podSelector: {matchLabels: {app: web}}}
-  destination: {kind: Postgres, name: pg}
-";
+fn objects(gateway: &str) -> String {
+    let project = objects::postgres("shop", gateway, SERVER4) + &objects::connection("shop", NAME, "web");
+    objects::namespaces(&["shop", "other"]) + &project
+}
 
 static WORLD: LazyLock<Option<Installed>> = LazyLock::new(|| {
     let cluster = Cluster::of_tests().expect("the cluster is up")?;
     let installed = Installed::on(cluster).expect("enforcer is installed");
-    let objects = OBJECTS.replace("GATEWAY", &installed.cluster.id().gateway());
-    installed.apply(&objects).expect("the objects are taken");
+    installed.apply(&objects(&installed.cluster.id().gateway())).expect("the objects are taken");
     installed.wait_for("postgres", "pg", "Ready", "True Ready: ").expect("it has an address and a name");
     installed.wait_for("serviceconnection", "web", "Ready", "True Ready: ").expect("it is in force");
     Some(installed)

@@ -34,7 +34,7 @@ fn a_label_that_changes_takes_the_grant_along() {
     comes_to(&lab, "audit", &Answer::Works);
     let session = lab.open_session("audit", "labels").expect("the session opens");
     lab.save_pod(&relabelled(&lab, "audit", "audit")).expect("the pod is saved");
-    let (end, said) = session.end(&lab).expect("psql is waited for");
+    let (end, said) = session.end().expect("psql is waited for");
     assert!(end.is_some_and(|status| !status.success()), "the session ends with an error: {said}");
     comes_to(&lab, "audit", &Answer::NotPermitted);
     assert_eq!(
@@ -54,7 +54,7 @@ fn revocation_ends_open_sessions_with_an_error() {
             comes_to(&lab, pod, &Answer::Works);
             let session = lab.open_session_over(pod, &name, family).expect("the session opens");
             lab.revoke(Service::Postgres).expect("the grant is removed");
-            let (end, said) = session.end(&lab).expect("psql is waited for");
+            let (end, said) = session.end().expect("psql is waited for");
             assert!(end.is_some_and(|status| !status.success()), "{name} ends with an error: {said}");
             comes_to(&lab, pod, &Answer::NotPermitted);
         }
@@ -108,7 +108,7 @@ fn a_grant_ends_at_its_time_also_with_the_agent_dead() {
     comes_to(&lab, "cart", &Answer::Works);
     let session = lab.open_session("cart", "expiry").expect("the session opens");
     lab.kill(Role::Agent).expect("the agent is killed");
-    let (end, said) = session.end(&lab).expect("psql is waited for");
+    let (end, said) = session.end().expect("psql is waited for");
     assert!(end.is_some_and(|status| !status.success()), "the session ends with an error: {said}");
     comes_to(&lab, "cart", &Answer::NotPermitted);
     let answer = lab.place("cart").query(Service::KeyValueStore, Family::V4).expect("the client starts");

@@ -81,7 +81,7 @@ fn a_file_that_is_broken_over_a_restart_revokes_nothing_and_deleting_it_does() {
         lab.start(role).expect("the role starts");
     }
     for session in sessions {
-        let (end, said) = session.end(&lab).expect("psql is waited for");
+        let (end, said) = session.end().expect("psql is waited for");
         assert!(end.is_some_and(|status| !status.success()), "the session ends with an error: {said}");
     }
     for family in Family::ALL {

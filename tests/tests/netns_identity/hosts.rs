@@ -68,7 +68,7 @@ fn a_host_pod_that_loses_its_label_loses_its_sessions_and_its_neighbour_keeps_th
     let mut kept = sessions(&lab, "cart", "host-neighbour");
     let lost = Pod { labels: vec![("app".into(), "audit".into())], ..lab.pod("hostnet").clone() };
     lab.save_pod(&lost).expect("the pod is saved");
-    are_cut(&lab, "hostnet lost its label", open);
+    are_cut("hostnet lost its label", open);
     comes_to(&lab, "hostnet", &lab.place("hostnet"), &Answer::NotPermitted);
     assert!(kept.iter_mut().all(enforcer_tests::lab::session::Session::is_open), "cart's sessions go on");
 }

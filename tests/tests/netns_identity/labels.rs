@@ -31,7 +31,7 @@ fn a_namespace_label_that_changes_takes_the_grants_of_its_pods_along() {
     comes_to(&lab, "cart", &place, &Answer::Works);
     let open = sessions(&lab, "cart", "namespace");
     namespace(&lab, "test");
-    are_cut(&lab, "the namespace is not in production any more", open);
+    are_cut("the namespace is not in production any more", open);
     comes_to(&lab, "cart", &place, &Answer::NotPermitted);
 }
 

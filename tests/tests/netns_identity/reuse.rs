@@ -24,7 +24,7 @@ fn a_pod_in_the_namespace_of_another_has_its_own_identity_and_none_of_its_flows(
     comes_to(&lab, "first", &place, &Answer::Works);
     let open = sessions(&lab, "first", "of-first");
     replace(&mut lab, "first", "second", "audit");
-    are_cut(&lab, "first became second, which is not granted", open);
+    are_cut("first became second, which is not granted", open);
     comes_to(&lab, "second", &place, &Answer::NotPermitted);
 
     replace(&mut lab, "second", "third", "cart");
@@ -33,7 +33,7 @@ fn a_pod_in_the_namespace_of_another_has_its_own_identity_and_none_of_its_flows(
     let open = sessions(&lab, "third", "of-third");
     // Granted as the one before: what was the other's is not its own all the same.
     replace(&mut lab, "third", "fourth", "cart");
-    are_cut(&lab, "third became fourth, which is granted by itself", open);
+    are_cut("third became fourth, which is granted by itself", open);
     comes_to(&lab, "fourth", &place, &Answer::Works);
     let (next_id, next_addresses) = workload(&lab, "fourth").expect("the agent knows it");
     assert!(next_id > id, "{next_id} after {id}");
@@ -82,7 +82,7 @@ fn a_workload_address_is_given_again_only_when_the_gateway_has_let_it_go() {
     lab.process(Role::Gateway).signal(Signal::SIGCONT).expect("the gateway goes on");
     let (_, given) = meanwhile.expect("the next pod has an address");
     assert_ne!(given, addresses, "the gateway has not said that it is free");
-    are_cut(&lab, "the pod is gone", open);
+    are_cut("the pod is gone", open);
     let place = lab.place("meanwhile");
     comes_to(&lab, "meanwhile", &place, &Answer::Works);
     let ledger = lab.run_dir(Role::Agent).join("workloads.json");

@@ -33,9 +33,9 @@ pub fn sessions(lab: &Lab, pod: &str, name: &str) -> Vec<Session> {
 }
 
 /// All of them end with an error.
-pub fn are_cut(lab: &Lab, what: &str, sessions: Vec<Session>) {
+pub fn are_cut(what: &str, sessions: Vec<Session>) {
     for session in sessions {
-        let (end, said) = session.end(lab).expect("psql is waited for");
+        let (end, said) = session.end().expect("psql is waited for");
         assert!(
             end.is_some_and(|status| !status.success()),
             "{what}: a session goes on or ended well: {said}"
