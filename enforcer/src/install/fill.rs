@@ -19,6 +19,13 @@ pub enum Arg {
     Of(&'static str, &'static str),
 }
 
+/// Servers of which versions (1.MINOR).
+#[derive(Clone, Copy)]
+pub enum When {
+    Since(u16),
+    Before(u16),
+}
+
 pub enum Fill<'a> {
     Values {
         values: Value,
@@ -31,7 +38,7 @@ pub enum Fill<'a> {
 /// A place of the chart.
 pub struct Expression {
     text: String,
-    /// Without this value the line is not there.
+    /// Where this does not hold, or is an empty value, the line is not there.
     only_with: Option<String>,
 }
 
@@ -64,6 +71,30 @@ impl<'a> Fill<'a> {
             Self::Template(_) => {
                 let value = format!(".Values.{key}");
                 map[field] = self.add(Expression { text: value.clone(), only_with: Some(value) });
+            }
+        }
+    }
+
+    /// A map of one text, as the field of a map that only servers of some versions get.
+    pub fn at(&self, map: &mut Value, field: &str, when: When, [key, text]: [&str; 2]) {
+        match self {
+            Self::Values { served, .. } => {
+                let holds = match when {
+                    When::Since(minor) => served.version.minor >= minor,
+                    When::Before(minor) => served.version.minor < minor,
+                };
+                if holds {
+                    map[field] = json!({ key: text });
+                }
+            }
+            Self::Template(_) => {
+                let since =
+                    |minor| format!("semverCompare \">=1.{minor}-0\" .Capabilities.KubeVersion.Version");
+                let only_with = Some(match when {
+                    When::Since(minor) => since(minor),
+                    When::Before(minor) => format!("not ({})", since(minor)),
+                });
+                map[field] = self.add(Expression { text: format!("dict {key:?} {text:?}"), only_with });
             }
         }
     }

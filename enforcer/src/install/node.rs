@@ -6,7 +6,7 @@ use super::{
     NAMESPACE, capabilities,
     fill::{Arg, Fill},
     labels, name,
-    pod::{Mount, PROJECT_ARG, as_root, env, probe, security, with_project},
+    pod::{Mount, PROJECT_ARG, as_root, env, probe, security, unconfine, with_project},
 };
 
 /// Nodes with this label are gateways' own: an agent and a gateway never share one.
@@ -90,8 +90,7 @@ pub fn agent(fill: &Fill<'_>, in_project: bool) -> Value {
     }
     let mut pod = on_every_node(fill, "agent", spec);
     // Its default profile denies every mount.
-    pod["metadata"]["annotations"] =
-        json!({ "container.apparmor.security.beta.kubernetes.io/agent": "unconfined" });
+    unconfine(fill, &mut pod, "agent");
     daemon_set("agent", &pod)
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     capabilities::Capability,
-    fill::{Arg, Fill},
+    fill::{Arg, Fill, When},
 };
 
 /// Value that names a Secret with a kubeconfig, where objects of ours are at another API server.
@@ -23,6 +23,17 @@ pub fn with_project(fill: &Fill<'_>, pod: &mut Value) {
     if let Some(mounts) = pod["containers"][0]["volumeMounts"].as_array_mut() {
         mounts.push(mount);
     }
+}
+
+/// Since when the profile is a field; servers say that the annotation is old, and from 1.36 on they do not heed it.
+const PROFILE_FIELD: u16 = 30;
+
+/// Takes the pod's first container, which is called `name`, out of AppArmor's default profile.
+pub fn unconfine(fill: &Fill<'_>, pod: &mut Value, name: &str) {
+    let security = &mut pod["spec"]["containers"][0]["securityContext"];
+    fill.at(security, "appArmorProfile", When::Since(PROFILE_FIELD), ["type", "Unconfined"]);
+    let profile = format!("container.apparmor.security.beta.kubernetes.io/{name}");
+    fill.at(&mut pod["metadata"], "annotations", When::Before(PROFILE_FIELD), [&profile, "unconfined"]);
 }
 
 /// A folder of the host, or an empty one, at the same path in the container.

@@ -64,7 +64,7 @@ impl Served {
 
     /// The newest that is known: everything.
     pub fn newest() -> Self {
-        Self::by(KubeVersion { minor: 35 })
+        Self::by(KubeVersion { minor: 36 })
     }
 
     pub fn has(&self, api: &str) -> bool {

@@ -7,7 +7,7 @@ use super::{
     fill::{Arg, Fill},
     labels, name,
     node::GATEWAY_LABEL,
-    pod::{Mount, PROJECT_ARG, as_nobody, as_root, env, probe, security, with_project},
+    pod::{Mount, PROJECT_ARG, as_nobody, as_root, env, probe, security, unconfine, with_project},
     served::POLICY,
 };
 
@@ -159,8 +159,7 @@ pub fn gateway(fill: &Fill<'_>) -> Value {
     // Two of one name would take each other's packets.
     let mut gateway = deployment("gateway", &json!(1), &json!({ "type": "Recreate" }), &pod);
     // Its default profile denies the host's namespaces and what stands in /proc/sys/net.
-    gateway["spec"]["template"]["metadata"]["annotations"] =
-        json!({ "container.apparmor.security.beta.kubernetes.io/gateway": "unconfined" });
+    unconfine(fill, &mut gateway["spec"]["template"], "gateway");
     gateway
 }
 

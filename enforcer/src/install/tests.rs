@@ -97,6 +97,33 @@ fn a_server_with_the_beta_of_admission_policies_gets_those() {
 }
 
 #[test]
+fn apparmor_confines_neither_agent_nor_gateway_by_whatever_the_server_heeds() {
+    let profiles = |minor| {
+        let documents = manifests(&with(&["gateway.enabled=true"]), &at(minor)).documents;
+        let mut found = Vec::new();
+        for document in &documents {
+            let pod = &document["spec"]["template"];
+            for container in pod["spec"]["containers"].as_array().into_iter().flatten() {
+                let profile = &container["securityContext"]["appArmorProfile"];
+                let name = container["name"].as_str().unwrap();
+                if !profile.is_null() {
+                    found.push(format!("{name}: {profile}"));
+                }
+            }
+            for (name, profile) in pod["metadata"]["annotations"].as_object().into_iter().flatten() {
+                found.push(format!("{name}: {profile}"));
+            }
+        }
+        found
+    };
+    let by_annotation = ["agent", "gateway"]
+        .map(|name| format!("container.apparmor.security.beta.kubernetes.io/{name}: \"unconfined\""));
+    assert_eq!(profiles(29), by_annotation);
+    let by_field = ["agent", "gateway"].map(|name| format!("{name}: {{\"type\":\"Unconfined\"}}"));
+    assert_eq!(profiles(30), by_field);
+}
+
+#[test]
 fn what_is_asked_for_comes_and_nothing_else_changes() {
     let plain: BTreeSet<String> = names(&manifests(&with(&[]), &at(30))).into_iter().collect();
     for (set, more) in [

@@ -158,6 +158,17 @@ impl World<'_> {
                 let format = arguments[0].as_str().unwrap().to_owned();
                 arguments[1..].iter().fold(format, |all, value| all.replacen("%v", &text(value), 1)).into()
             }
+            ("dict", 3) => {
+                let [key, value] = [1, 2].map(|word| self.evaluate(&words[word]));
+                json!({ key.as_str().unwrap(): value })
+            }
+            ("semverCompare", 3) => {
+                // ">=1.30-0": that version, or a candidate of it.
+                let since = arguments()[0].as_str().unwrap().strip_prefix(">=").map(str::to_owned).unwrap();
+                let since: KubeVersion = since.strip_suffix("-0").unwrap().parse().unwrap();
+                json!(self.served.version >= since)
+            }
+            (".Capabilities.KubeVersion.Version", 1) => json!(self.served.version.to_string()),
             ("not", 2) => json!([json!(false), json!("")].contains(&arguments()[0])),
             ("list", _) => Value::Array(arguments()),
             ("concat", 3) => [list(&arguments()[0]), list(&arguments()[1])].concat().into(),
