@@ -7,6 +7,8 @@ mod world;
 mod agent;
 #[path = "cluster_enforcer/applications.rs"]
 mod applications;
+#[path = "cluster_enforcer/beside.rs"]
+mod beside;
 #[path = "cluster_enforcer/boot.rs"]
 mod boot;
 #[path = "cluster_enforcer/grants.rs"]
