@@ -67,9 +67,16 @@ pub fn kubectl() -> Result<PathBuf> {
     places.find(|kubectl| kubectl.is_file()).map_or_else(|| Ok(everything()?.join("kubectl")), Ok)
 }
 
-/// A folder with every binary of a cluster. Instant when they are there.
+/// A folder with every binary of a cluster: the one that is named, where it has them all, or our own. Instant when they
+/// are there.
 pub fn everything() -> Result<PathBuf> {
     setup::packages(RUN_PACKAGES)?;
+    if let Some(assets) = env::var_os(ASSETS).map(PathBuf::from) {
+        match BUILT.iter().chain(&["etcd"]).find(|name| !assets.join(name).is_file()) {
+            None => return Ok(assets),
+            Some(name) => eprintln!("kubernetes: {ASSETS} has no {name}: a cluster is made of our own build"),
+        }
+    }
     let dir = build::target().join("kube").join(format!("v{VERSION}"));
     let bin = dir.join("bin");
     if bin.is_dir() {
