@@ -30,7 +30,7 @@ const MAKES: &str = "what the controller makes has the label app.kubernetes.io/m
 /// What is installed on the newest server that is known.
 fn documents() -> Vec<Value> {
     let mut install = Command::new(enforcer().expect("it was built"));
-    let text = finish(install.args(["install", "--kube-version", "1.35"])).expect("it prints");
+    let text = finish(install.args(["install", "--kube-version", "1.36"])).expect("it prints");
     let documents = serde_norway::Deserializer::from_str(&text);
     documents.map(|document| Value::deserialize(document).expect("YAML")).collect()
 }
